@@ -1,0 +1,116 @@
+/**
+ * The index: what the cache durably knows, in LMDB. This process alone opens it (native readers ask the host).
+ *
+ * One record per extent (presence bitmap and a CRC-32 per chunk, 1.1 KB), never one per chunk: 1 M chunks scan in 20 ms this
+ * way, in 613 ms the other. Nothing here waits for a disk flush but `flush`; order of data and index is the store's.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { open, type Database, type RootDatabase } from 'lmdb'
+
+import { SeekCacheError } from '../errors.ts'
+
+export interface ResourceRecord {
+  /** The URL without query string and credentials, for `ls`. */
+  readonly displayUrl: string
+  readonly fileName: string
+  readonly generation: string
+  readonly sizeBytes: number
+  readonly contentType: string | undefined
+  readonly etag: string | undefined
+  readonly lastModified: string | undefined
+  /** Whether the origin answered a range request with 206. */
+  readonly isRangeable: boolean
+  /** Until then (ms since the epoch) it is used without asking the origin first (RFC 9111 §4.2). */
+  readonly freshUntilMs: number
+  readonly lastUsedMs: number
+}
+
+export interface ExtentRecord {
+  readonly fileName: string
+  /** Bit i (LSB first) says that chunk i of the extent is complete in the file. */
+  readonly presence: Uint8Array
+  /** CRC-32 of each present chunk, little endian. */
+  readonly crcs: Uint8Array
+  /** The boot in which all these chunks were written or verified. */
+  readonly bootId: string
+  readonly lastUsedMs: number
+}
+
+export interface ExtentKey {
+  readonly generation: string
+  readonly index: number
+}
+
+export interface IndexChange {
+  readonly key: ExtentKey
+  /** undefined removes the record. */
+  readonly record: ExtentRecord | undefined
+}
+
+export class IndexDb {
+  readonly #root: RootDatabase
+  readonly #resources: Database<ResourceRecord, string>
+  readonly #extents: Database<ExtentRecord, [string, number]>
+  /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. */
+  readonly salt: Buffer
+
+  /** @throws ERR_SEEKCACHE_CACHE_FORMAT when LMDB cannot open it */
+  constructor(dir: string) {
+    try {
+      this.#root = open({ path: dir, name: 'meta', maxDbs: 4 })
+      this.#resources = this.#root.openDB({ name: 'resources' })
+      this.#extents = this.#root.openDB({ name: 'extents' })
+    } catch (cause) {
+      throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', `the index in ${dir} cannot be opened`, { cause })
+    }
+    this.salt = this.#ensureSalt()
+  }
+
+  #ensureSalt(): Buffer {
+    const known = this.#root.get('salt') as Buffer | undefined
+    if (known !== undefined) return Buffer.from(known)
+    const salt = randomBytes(16)
+    this.#root.putSync('salt', salt)
+    return salt
+  }
+
+  resource(key: string): ResourceRecord | undefined {
+    return this.#resources.get(key)
+  }
+
+  *resources(): Generator<[string, ResourceRecord]> {
+    for (const { key, value } of this.#resources.getRange()) yield [key, value]
+  }
+
+  async putResource(key: string, record: ResourceRecord): Promise<void> {
+    await this.#resources.put(key, record)
+  }
+
+  async removeResource(key: string): Promise<void> {
+    await this.#resources.remove(key)
+  }
+
+  *extents(): Generator<[ExtentKey, ExtentRecord]> {
+    for (const { key, value } of this.#extents.getRange()) yield [{ generation: key[0], index: key[1] }, value]
+  }
+
+  /** All changes in one transaction. */
+  async commit(changes: readonly IndexChange[]): Promise<void> {
+    await this.#root.transaction(() => {
+      for (const { key, record } of changes) {
+        if (record === undefined) void this.#extents.remove([key.generation, key.index])
+        else void this.#extents.put([key.generation, key.index], record)
+      }
+    })
+  }
+
+  /** Resolves when what was committed is on the disk. */
+  async flush(): Promise<void> {
+    await this.#root.flushed
+  }
+
+  async close(): Promise<void> {
+    await this.#root.close()
+  }
+}

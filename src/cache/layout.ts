@@ -1,0 +1,102 @@
+/**
+ * Where things stand in a cache directory, and the version of that layout.
+ *
+ *     <dir>/format                 the layout's version, checked before anything else is touched
+ *     <dir>/lock                   flock'ed by the host for its lifetime
+ *     <dir>/index/                 LMDB: resources, extents, meta
+ *     <dir>/extents/GEN/N-RANDOM   the bytes of extent N of generation GEN, sparse, written at their own offsets
+ *     <dir>/host.json, token, control.sock, host.log   the host's own (host.ts)
+ *
+ * An extent file's name is never used twice: its random part makes a reader that was told of an evicted extent get
+ * ENOENT, never another version's bytes.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { chmod, mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+
+import { SeekCacheError } from '../errors.ts'
+
+/** Raise it when a directory written by this code could not be read by the code before, and keep a golden directory. */
+export const FORMAT_VERSION = 1
+const FORMAT_LINE = `seekcache cache directory, format ${FORMAT_VERSION}\n`
+
+export interface Layout {
+  readonly dir: string
+  readonly indexDir: string
+  readonly extentsDir: string
+  readonly lockFile: string
+}
+
+export function layoutOf(dir: string): Layout {
+  return { dir, indexDir: join(dir, 'index'), extentsDir: join(dir, 'extents'), lockFile: join(dir, 'lock') }
+}
+
+export function extentPath(layout: Layout, generation: string, fileName: string): string {
+  return join(layout.extentsDir, generation, fileName)
+}
+
+/** 64 random bits: two names collide once in 2^64, and O_EXCL would tell. */
+export function newExtentFileName(index: number): string {
+  return `${index}-${randomBytes(8).toString('hex')}`
+}
+
+export function newGenerationId(): string {
+  return randomBytes(8).toString('hex')
+}
+
+/**
+ * Makes the directory ready, private to its user.
+ * @throws ERR_SEEKCACHE_CACHE_UNWRITABLE, ERR_SEEKCACHE_CACHE_FORMAT
+ */
+export async function prepareLayout(layout: Layout): Promise<void> {
+  try {
+    await makeDir(layout.dir)
+    await chmod(layout.dir, 0o700)
+    await makeDir(layout.indexDir)
+    await makeDir(layout.extentsDir)
+    const probe = await open(layout.lockFile, 'a', 0o600)
+    await probe.close()
+  } catch (cause) {
+    throw unwritable(layout.dir, cause)
+  }
+  await checkFormat(layout)
+}
+
+/**
+ * Like `mkdir -p`, private to the user. Not Node's own `recursive`: that never returns where a file system answers ENOENT to
+ * a mkdir in a directory that exists (seen in /proc).
+ */
+async function makeDir(path: string): Promise<void> {
+  const problem = await mkdir(path, { mode: 0o700 }).then(() => undefined, (error: NodeJS.ErrnoException) => error)
+  if (problem === undefined || problem.code === 'EEXIST') return
+  const parent = dirname(path)
+  if (problem.code !== 'ENOENT' || parent === path || (await stat(parent).catch(() => undefined)) !== undefined) throw problem
+  await makeDir(parent)
+  await mkdir(path, { mode: 0o700 })
+}
+
+export function unwritable(dir: string, cause: unknown): SeekCacheError {
+  const reason = cause instanceof Error ? cause.message.replace(/,.*/, '') : String(cause)
+  return new SeekCacheError(
+    'ERR_SEEKCACHE_CACHE_UNWRITABLE',
+    `cannot write to the cache directory ${dir} (${reason}): choose another with --cache-dir`,
+    { cause },
+  )
+}
+
+async function checkFormat(layout: Layout): Promise<void> {
+  const path = join(layout.dir, 'format')
+  const found = await readFile(path, 'utf8').catch(() => undefined)
+  if (found === FORMAT_LINE) return
+  if (found !== undefined && found !== '') {
+    throw new SeekCacheError(
+      'ERR_SEEKCACHE_CACHE_FORMAT',
+      `${layout.dir} is "${found.trim().slice(0, 80)}", this seekcache reads format ${FORMAT_VERSION}: ` +
+        'use another --cache-dir, or remove that one',
+    )
+  }
+  await writeFile(path, FORMAT_LINE, { mode: 0o600 }).catch((cause: unknown) => {
+    throw unwritable(layout.dir, cause)
+  })
+}
