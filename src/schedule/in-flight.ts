@@ -1,0 +1,104 @@
+/**
+ * One running fetch: what of its range is still to come, and the watchdog over its silence.
+ *
+ * A fetch belongs to nobody: its bytes go into the generation, where every reader finds them; whoever wants bytes that it
+ * will bring has joined it by not asking again.
+ */
+
+import type { Expectation } from '../origin/admission.ts'
+import type { Admitted, ResponseHead } from '../origin/admission.ts'
+import type { Fetch, Source } from '../origin/source.ts'
+import type { SeekCacheError } from '../errors.ts'
+
+export interface InFlightEvents {
+  onHead?(admitted: Admitted, head: ResponseHead): void
+  onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void
+  onEnd(fetch: InFlight, error: SeekCacheError | undefined): void
+  /** No byte for as long as the limits say. The fetch still runs; cancelling it is the observer's choice. */
+  onStall(fetch: InFlight): void
+}
+
+export interface StallLimits {
+  /** From the request to its head: an origin may have to wake a disk or a transcoder. */
+  readonly firstByteMs: number
+  /** Between two network reads of the body. */
+  readonly betweenBytesMs: number
+}
+
+export class InFlight {
+  readonly id: number
+  readonly startedMs = performance.now()
+  /** What is still to come. */
+  start: number
+  end: number
+  hasBytes = false
+  isPaused = false
+  readonly #fetch: Fetch
+  readonly #stallLimits: StallLimits
+  #events: InFlightEvents
+  #watchdog: NodeJS.Timeout
+
+  constructor(id: number, source: Source, expected: Expectation, stallLimits: StallLimits, events: InFlightEvents) {
+    this.id = id
+    this.start = expected.start
+    this.end = expected.end ?? Number.MAX_SAFE_INTEGER
+    this.#stallLimits = stallLimits
+    this.#events = events
+    this.#watchdog = this.#watch(stallLimits.firstByteMs)
+    this.#fetch = source.fetch(expected, {
+      onHead: (admitted, head) => {
+        this.start = admitted.start
+        this.end = admitted.end ?? Number.MAX_SAFE_INTEGER
+        this.#events.onHead?.(admitted, head)
+      },
+      onBytes: (position, bytes) => {
+        const isFirst = !this.hasBytes
+        this.#touch()
+        this.start = position + bytes.length
+        this.#events.onBytes(this, position, bytes, isFirst)
+      },
+      onEnd: (error) => {
+        clearTimeout(this.#watchdog)
+        this.#events.onEnd(this, error)
+      },
+    })
+  }
+
+  /** Hands a running fetch over: from now on others hear of it. */
+  adopt(events: InFlightEvents): void {
+    this.#events = events
+  }
+
+  cancel(): void {
+    clearTimeout(this.#watchdog)
+    this.#fetch.cancel()
+  }
+
+  pause(): void {
+    if (this.isPaused) return
+    this.isPaused = true
+    clearTimeout(this.#watchdog)
+    this.#fetch.pause()
+  }
+
+  resume(): void {
+    if (!this.isPaused) return
+    this.isPaused = false
+    this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
+    this.#fetch.resume()
+  }
+
+  #touch(): void {
+    if (this.hasBytes) {
+      this.#watchdog.refresh()
+      return
+    }
+    this.hasBytes = true
+    clearTimeout(this.#watchdog)
+    this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
+  }
+
+  #watch(delayMs: number): NodeJS.Timeout {
+    return setTimeout(() => this.#events.onStall(this), delayMs)
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * The plan: what to fetch now, and what to give up. Pure, and the one place where that is decided.
+ *
+ * Facts in (readers with their windows, what has arrived, what is in flight, limits), ordered actions out; the scheduler
+ * performs them and asks again whenever a fact changes. Nothing is remembered between two plans.
+ *
+ * - A fetch that serves no window is cancelled, unless so little is left of it that its connection is worth more.
+ * - What a reader needs to go on (after a seek: its first bytes) comes first, in small pieces over all connections: TCP's
+ *   first window is 14 KiB, so 16 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four.
+ * - Readahead takes few connections in bounded pieces, so that the others stay free for the next seek and the
+ *   bottleneck's queue stays short; nearer bytes come before farther ones, over all readers alike.
+ * - Filling (downloading a whole file for later) takes what readahead leaves.
+ */
+
+import { CHUNK_BYTES, intersect, type Range, type RangeSet } from '../bytes/ranges.ts'
+
+export interface PlanReader {
+  readonly id: number
+  readonly kind: 'play' | 'fill'
+  readonly position: number
+  readonly windowEnd: number
+  /** Since its last seek. */
+  readonly consumedBytes: number
+  /** It waits for the byte at `position`. */
+  readonly isWaiting: boolean
+}
+
+export interface PlanFetch {
+  readonly id: number
+  /** What is still to come: `[start, end)`. */
+  readonly start: number
+  readonly end: number
+}
+
+export interface PlanLimits {
+  /** Fetches at the same time, 1 or more. */
+  readonly maxFetches: number
+  /** Of which readahead and filling may have so many. */
+  readonly maxReadahead: number
+  readonly readaheadPieceBytes: number
+  /** A fetch without a reader is drained, not cancelled, when no more than this is left of it. */
+  readonly drainBytes: number
+}
+
+export interface PlanState {
+  readonly arrived: RangeSet
+  /** Newest demand first. */
+  readonly readers: readonly PlanReader[]
+  readonly inFlight: readonly PlanFetch[]
+  readonly limits: PlanLimits
+}
+
+export type Action =
+  | { readonly type: 'cancel'; readonly fetchId: number }
+  | { readonly type: 'fetch'; readonly start: number; readonly end: number; readonly isUrgent: boolean }
+
+/** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
+const SEEK_BYTES = 1024 * 1024
+/** The first pieces of a seek cover this much together, one a connection. */
+const FIRST_STRIPE_BYTES = 256 * 1024
+/** TCP's initial window (RFC 6928: 10 segments), rounded up to pages. */
+const MIN_PIECE_BYTES = 16 * 1024
+const SEEK_PIECE_BYTES = 64 * 1024
+
+/** Why a piece is wanted, the most pressing first. */
+const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3 } as const
+
+interface Piece extends Range {
+  readonly need: number
+  /** Ahead of the reader that needs it first. */
+  readonly distanceBytes: number
+}
+
+export function plan(state: PlanState): Action[] {
+  const { limits } = state
+  const actions: Action[] = []
+  const running: PlanFetch[] = []
+  for (const fetch of state.inFlight) {
+    if (isWanted(fetch, state.readers) || fetch.end - fetch.start <= limits.drainBytes) running.push(fetch)
+    else actions.push({ type: 'cancel', fetchId: fetch.id })
+  }
+  let readahead = running.filter((fetch) => !isNear(fetch, state.readers)).length
+  let free = limits.maxFetches - running.length
+  for (const piece of wantedPieces(state, running)) {
+    const isUrgent = piece.need <= NEED.seek
+    if (!isUrgent && readahead >= limits.maxReadahead) break
+    if (free <= 0) {
+      const victim = isUrgent ? farthest(running, state.readers, piece.distanceBytes) : undefined
+      if (victim === undefined) break
+      running.splice(running.indexOf(victim), 1)
+      actions.push({ type: 'cancel', fetchId: victim.id })
+      free++
+    }
+    if (!isUrgent) readahead++
+    free--
+    actions.push({ type: 'fetch', start: piece.start, end: piece.end, isUrgent })
+  }
+  return actions
+}
+
+function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
+  return readers.some((reader) => intersect(fetch, { start: reader.position, end: reader.windowEnd }) !== undefined)
+}
+
+function isNear(fetch: Range, readers: readonly PlanReader[]): boolean {
+  return readers.some((reader) => isSeeking(reader) && intersect(fetch, seekRange(reader)) !== undefined)
+}
+
+function isSeeking(reader: PlanReader): boolean {
+  return reader.kind === 'play' && reader.consumedBytes < SEEK_BYTES
+}
+
+function seekRange(reader: PlanReader): Range {
+  return { start: reader.position, end: reader.position - reader.consumedBytes + SEEK_BYTES }
+}
+
+/** The pieces to start, the most needed first; no more of a reader than could be started at all. */
+function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] {
+  const pieces: Range[] = []
+  for (const reader of state.readers) {
+    let count = 0
+    for (const hole of holes(reader, state.arrived, [...running, ...pieces])) {
+      let start = hole.start
+      while (start < hole.end && count < state.limits.maxFetches) {
+        const end = Math.min(start + pieceBytes(reader, start, state.limits), hole.end)
+        pieces.push({ start, end })
+        start = end
+        count++
+      }
+    }
+  }
+  return pieces.map((piece) => withNeed(piece, state.readers)).sort((a, b) => a.need - b.need || a.distanceBytes - b.distanceBytes)
+}
+
+/** One reader's piece may hold what another one waits for: the most pressing need counts. */
+function withNeed(piece: Range, readers: readonly PlanReader[]): Piece {
+  let best: Piece = { ...piece, need: NEED.fill, distanceBytes: Number.POSITIVE_INFINITY }
+  for (const reader of readers) {
+    if (intersect(piece, { start: reader.position, end: reader.windowEnd }) === undefined) continue
+    const distanceBytes = Math.max(0, piece.start - reader.position)
+    const need = needOf(reader, piece, distanceBytes)
+    if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { ...piece, need, distanceBytes }
+  }
+  return best
+}
+
+function needOf(reader: PlanReader, piece: Range, distanceBytes: number): number {
+  if (reader.kind === 'fill') return NEED.fill
+  if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
+  return isSeeking(reader) && piece.start < seekRange(reader).end ? NEED.seek : NEED.readahead
+}
+
+/** What of a reader's window has neither arrived nor is under way, ascending. */
+function holes(reader: PlanReader, arrived: RangeSet, underWay: readonly Range[]): Range[] {
+  let open = arrived.missing(reader.position, reader.windowEnd)
+  for (const range of underWay) open = open.flatMap((hole) => without(hole, range))
+  return open
+}
+
+function without(hole: Range, range: Range): Range[] {
+  if (intersect(hole, range) === undefined) return [hole]
+  return [
+    { start: hole.start, end: range.start },
+    { start: range.end, end: hole.end },
+  ].filter((part) => part.start < part.end)
+}
+
+function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
+  const distanceBytes = start - reader.position
+  if (!isSeeking(reader) || start >= seekRange(reader).end) return alignedLength(start, limits.readaheadPieceBytes)
+  if (distanceBytes >= FIRST_STRIPE_BYTES) return alignedLength(start, SEEK_PIECE_BYTES)
+  return alignedLength(start, Math.max(MIN_PIECE_BYTES, FIRST_STRIPE_BYTES / limits.maxFetches))
+}
+
+/** Pieces end on borders of the chunk grid, or of a part of it, so that few chunks are left half. */
+function alignedLength(start: number, lengthBytes: number): number {
+  const grain = lengthBytes < CHUNK_BYTES ? MIN_PIECE_BYTES : CHUNK_BYTES
+  const end = Math.max(Math.floor((start + lengthBytes) / grain) * grain, Math.floor(start / grain) * grain + grain)
+  return end - start
+}
+
+/** The fetch that is needed last, if it is needed much later than `distanceBytes` ahead. */
+function farthest(running: readonly PlanFetch[], readers: readonly PlanReader[], distanceBytes: number): PlanFetch | undefined {
+  const distance = (fetch: PlanFetch): number =>
+    Math.min(...readers.map((reader) => {
+      const wanted = intersect(fetch, { start: reader.position, end: reader.windowEnd })
+      if (wanted === undefined) return Number.POSITIVE_INFINITY
+      return reader.kind === 'fill' ? Number.MAX_SAFE_INTEGER : wanted.start - reader.position
+    }))
+  let worst: { fetch: PlanFetch; distanceBytes: number } | undefined
+  for (const fetch of running) {
+    const candidate = { fetch, distanceBytes: distance(fetch) }
+    if (worst === undefined || candidate.distanceBytes > worst.distanceBytes) worst = candidate
+  }
+  return worst !== undefined && worst.distanceBytes > distanceBytes + SEEK_BYTES ? worst.fetch : undefined
+}
+
+export interface SequentialState {
+  readonly arrived: RangeSet
+  readonly readers: readonly PlanReader[]
+  readonly inFlight: readonly PlanFetch[]
+  readonly sizeBytes: number
+  /** How far the one fetch may run ahead of the hindmost reader. */
+  readonly maxAheadBytes: number
+}
+
+export type SequentialAction = Action | { readonly type: 'pause' | 'resume'; readonly fetchId: number }
+
+/**
+ * The plan for an origin that sends only the whole file: one fetch from byte 0, which runs on while somebody reads, and
+ * starts over only for a reader that waits for what it has passed and what is gone again.
+ */
+export function planSequential(state: SequentialState): SequentialAction[] {
+  const fetch = state.inFlight[0]
+  const wanted = state.readers.filter((reader) => state.arrived.endOfRun(reader.position) < reader.windowEnd)
+  if (fetch === undefined) return wanted.length === 0 ? [] : [{ type: 'fetch', start: 0, end: state.sizeBytes, isUrgent: true }]
+  if (state.readers.length === 0) return [{ type: 'cancel', fetchId: fetch.id }]
+  const isPassed = wanted.some((reader) => reader.isWaiting && state.arrived.endOfRun(reader.position) < fetch.start)
+  if (isPassed) {
+    return [{ type: 'cancel', fetchId: fetch.id }, { type: 'fetch', start: 0, end: state.sizeBytes, isUrgent: true }]
+  }
+  const hindmost = Math.min(...state.readers.map((reader) => reader.position))
+  const isNeeded = wanted.some((reader) => reader.isWaiting) || fetch.start < hindmost + state.maxAheadBytes
+  return [{ type: isNeeded ? 'resume' : 'pause', fetchId: fetch.id }]
+}

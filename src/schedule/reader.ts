@@ -1,0 +1,77 @@
+/**
+ * One live consumer: a position, the window ahead of it, and the reads over present and arriving bytes.
+ *
+ * A reader is demand as long as it is open; its owner closes it when its player goes away.
+ */
+
+import type { Range } from '../bytes/ranges.ts'
+import type { Location } from '../cache/generation.ts'
+import { demandAt, moveDemand, type Demand } from './demand.ts'
+import type { Scheduler, WaitOptions } from './scheduler.ts'
+
+export class Reader {
+  readonly id: number
+  readonly kind: 'play' | 'fill'
+  /** When it last sought, ms of the monotonic clock: the newest demand goes first. */
+  movedAtMs = performance.now()
+  readonly #scheduler: Scheduler
+  #demand: Demand
+
+  constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number) {
+    this.#scheduler = scheduler
+    this.id = id
+    this.kind = kind
+    this.#demand = demandAt(position, scheduler.windowLimits)
+  }
+
+  get demandNow(): { position: number; windowEnd: number; consumedBytes: number } {
+    const { position, windowEnd, consumedBytes } = this.#demand
+    return { position, consumedBytes, windowEnd: this.kind === 'fill' ? this.#scheduler.generation.sizeBytes : windowEnd }
+  }
+
+  get window(): Range {
+    return { start: this.#demand.position, end: this.#demand.windowEnd }
+  }
+
+  /** The next byte wanted. Any jump out of the run so far is a seek. */
+  moveTo(position: number): void {
+    if (position === this.#demand.position) return
+    const { runStart } = this.#demand
+    this.#demand = moveDemand(this.#demand, position, this.#scheduler.windowLimits)
+    if (this.#demand.runStart !== runStart) this.movedAtMs = performance.now()
+    this.#scheduler.requestPlan()
+  }
+
+  /** The limits may have changed since the last move. */
+  refreshWindow(): void {
+    this.#demand = moveDemand(this.#demand, this.#demand.position, this.#scheduler.windowLimits)
+  }
+
+  /**
+   * Bytes from `position` on, at least one and at most `maxBytes`, as soon as there are any; into `target` where they
+   * come from a file and one is given.
+   * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead
+   */
+  async read(position: number, maxBytes: number, options: WaitOptions, target?: Buffer): Promise<Buffer> {
+    this.moveTo(position)
+    for (;;) {
+      const bytes = await this.#scheduler.generation.read(position, maxBytes, target)
+      if (bytes !== undefined) return bytes
+      await this.#scheduler.arrival(this, position, options)
+    }
+  }
+
+  /** Where another process can read the byte at `position`, as soon as it can. Throws as `read` does. */
+  async locate(position: number, options: WaitOptions): Promise<Location> {
+    this.moveTo(position)
+    for (;;) {
+      const location = await this.#scheduler.generation.locate(position)
+      if (location !== undefined) return location
+      await this.#scheduler.arrival(this, position, options)
+    }
+  }
+
+  close(): void {
+    this.#scheduler.closeReader(this)
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * The loop of one open generation: takes the readers' moves, makes the plan, performs it, and wakes whoever waits.
+ *
+ * It owns the volatile state: the readers, the fetches in flight, the waits. All of it changes by events on one thread: a
+ * reader moves, bytes arrive, a fetch ends, bytes are lost, a retry is due. After each the plan is made again, once per
+ * turn. Bytes reach a reader as they arrive; nobody waits for a chunk. Every wait has a deadline.
+ */
+
+import { cancelled, SeekCacheError } from '../errors.ts'
+import type { Generation } from '../cache/generation.ts'
+import type { Store } from '../cache/store.ts'
+import { isRetryable, retryDelayMs } from '../origin/retry.ts'
+import type { Source } from '../origin/source.ts'
+import type { Validator } from '../origin/validator.ts'
+import type { Telemetry } from '../telemetry.ts'
+import type { Range } from '../bytes/ranges.ts'
+import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
+import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
+import { Reader } from './reader.ts'
+
+export interface ScheduleLimits {
+  readonly maxFetches: number
+  readonly maxReadahead: number
+  readonly readaheadPieceBytes: number
+  readonly drainBytes: number
+  readonly initialWindowBytes: number
+  readonly maxWindowBytes: number
+  readonly stall: StallLimits
+}
+
+/** A share of the budget that all windows may take together: the rest is what was read and what is in flight. */
+const WINDOW_SHARE_OF_BUDGET = 0.25
+/** While the disk fails, readahead must fit the memory that stands in for it. */
+const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
+/** An origin that never gets to its first byte is given twice the time at each try, up to this. */
+const MAX_FIRST_BYTE_MS = 60_000
+
+export interface WaitOptions {
+  readonly deadlineMs: number
+  readonly signal?: AbortSignal | undefined
+}
+
+interface Wait {
+  readonly reader: Reader
+  readonly position: number
+  resolve(): void
+  reject(error: Error): void
+}
+
+export interface SchedulerParts {
+  readonly store: Store
+  readonly generation: Generation
+  readonly source: Source
+  readonly validator: Validator
+  readonly isRangeable: boolean
+  readonly limits: ScheduleLimits
+  readonly telemetry: Telemetry
+}
+
+export class Scheduler {
+  readonly generation: Generation
+  readonly #parts: SchedulerParts
+  readonly #readers = new Set<Reader>()
+  readonly #inFlight = new Map<number, InFlight>()
+  readonly #waits = new Set<Wait>()
+  #nextId = 1
+  #isPlanDue = false
+  #isClosed = false
+  /** The origin has another version; what is missing here will never come. */
+  #superseded: SeekCacheError | undefined
+  /** A failure that another try does not mend; cleared when a reader asks again. */
+  #failure: SeekCacheError | undefined
+  #lastError: SeekCacheError | undefined
+  #failedTries = 0
+  #retryTimer: NodeJS.Timeout | undefined
+  #isPausedForDisk = false
+
+  constructor(parts: SchedulerParts) {
+    this.#parts = parts
+    this.generation = parts.generation
+    this.generation.protectedRanges = () => this.#protectedRanges()
+    this.generation.onLost = () => this.requestPlan()
+  }
+
+  // ---- readers
+
+  openReader(kind: 'play' | 'fill', position: number): Reader {
+    const reader = new Reader(this, this.#nextId++, kind, position)
+    this.#readers.add(reader)
+    this.#parts.telemetry.readers.inc()
+    this.requestPlan()
+    return reader
+  }
+
+  closeReader(reader: Reader): void {
+    if (!this.#readers.delete(reader)) return
+    this.#parts.telemetry.readers.dec()
+    for (const wait of [...this.#waits]) if (wait.reader === reader) wait.reject(cancelled('the read'))
+    this.requestPlan()
+  }
+
+  get readerCount(): number {
+    return this.#readers.size
+  }
+
+  get fetchCount(): number {
+    return this.#inFlight.size
+  }
+
+  get isSuperseded(): boolean {
+    return this.#superseded !== undefined
+  }
+
+  /** The window limits of a reader now: they shrink with the budget, the number of readers and a failing disk. */
+  get windowLimits(): { initialBytes: number; maxBytes: number; sizeBytes: number } {
+    const { limits, store } = this.#parts
+    const share = (store.maxSizeBytes * WINDOW_SHARE_OF_BUDGET) / Math.max(1, this.#readers.size)
+    const cap = store.stats.degraded === undefined ? limits.maxWindowBytes : DEGRADED_WINDOW_BYTES
+    const maxBytes = Math.max(limits.initialWindowBytes, Math.min(cap, share))
+    return { initialBytes: limits.initialWindowBytes, maxBytes, sizeBytes: this.generation.sizeBytes }
+  }
+
+  #protectedRanges(): Range[] {
+    const windows = [...this.#readers].filter((reader) => reader.kind === 'play').map((reader) => reader.window)
+    return [...windows, ...this.#inFlight.values()]
+  }
+
+  // ---- waiting
+
+  /**
+   * Resolves when the byte at `position` has arrived.
+   * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead
+   */
+  async arrival(reader: Reader, position: number, options: WaitOptions): Promise<void> {
+    if (this.generation.arrived.has(position)) return
+    if (this.#isClosed) throw cancelled('the read')
+    if (this.#superseded !== undefined) throw this.#superseded
+    options.signal?.throwIfAborted()
+    this.#failure = undefined
+    const startedMs = performance.now()
+    const outcome = await this.#wait(reader, position, options).then(() => 'satisfied' as const, (error: Error) => error)
+    this.#countWait(outcome, performance.now() - startedMs)
+    if (outcome !== 'satisfied') throw outcome
+  }
+
+  #wait(reader: Reader, position: number, options: WaitOptions): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        this.#waits.delete(wait)
+        clearTimeout(timer)
+        options.signal?.removeEventListener('abort', onAbort)
+        settle()
+      }
+      const wait: Wait = { reader, position, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
+      const onAbort = (): void => wait.reject(cancelled('the read'))
+      const timer = setTimeout(() => wait.reject(this.#timeout(options.deadlineMs)), options.deadlineMs)
+      options.signal?.addEventListener('abort', onAbort, { once: true })
+      this.#waits.add(wait)
+      this.requestPlan()
+    })
+  }
+
+  #timeout(deadlineMs: number): SeekCacheError {
+    if (this.#lastError !== undefined) return this.#lastError
+    const state = this.#inFlight.size > 0 ? 'the origin has not sent a byte' : 'the fetch has not started'
+    return new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `no data within ${deadlineMs / 1000} s: ${state}`)
+  }
+
+  #countWait(outcome: 'satisfied' | Error, durationMs: number): void {
+    const { waits, waitSeconds } = this.#parts.telemetry
+    const isTimeout = outcome instanceof SeekCacheError && outcome.code === 'ERR_SEEKCACHE_TIMEOUT'
+    const isCancelled = outcome instanceof SeekCacheError && outcome.code === 'ERR_SEEKCACHE_CANCELLED'
+    waits.inc({ outcome: outcome === 'satisfied' ? outcome : isTimeout ? 'timeout' : isCancelled ? 'cancelled' : 'failed' })
+    waitSeconds.observe(durationMs / 1000)
+  }
+
+  #wake(start: number, end: number): void {
+    for (const wait of this.#waits) if (start <= wait.position && wait.position < end) wait.resolve()
+  }
+
+  #rejectAll(error: SeekCacheError): void {
+    for (const wait of [...this.#waits]) wait.reject(error)
+  }
+
+  // ---- the plan
+
+  /** Something changed: the plan is made again at the end of this turn. */
+  requestPlan(): void {
+    if (this.#isPlanDue || this.#isClosed) return
+    this.#isPlanDue = true
+    queueMicrotask(() => {
+      this.#isPlanDue = false
+      if (!this.#isClosed) this.#performPlan()
+    })
+  }
+
+  #performPlan(): void {
+    for (const reader of this.#readers) reader.refreshWindow()
+    for (const action of this.#makePlan()) this.#perform(action)
+  }
+
+  #makePlan(): SequentialAction[] {
+    const { limits, isRangeable, store } = this.#parts
+    const waiting = new Set([...this.#waits].map((wait) => wait.reader))
+    const readers: PlanReader[] = [...this.#readers]
+      .sort((a, b) => b.movedAtMs - a.movedAtMs)
+      .map((reader) => ({ id: reader.id, kind: reader.kind, ...reader.demandNow, isWaiting: waiting.has(reader) }))
+    const inFlight = [...this.#inFlight.values()]
+    const facts = { arrived: this.generation.arrived, readers, inFlight }
+    if (!isRangeable) {
+      const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
+      return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
+    }
+    return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
+  }
+
+  /** After a failure, and while the disk is behind, nothing new is started. */
+  #isAllowed(action: SequentialAction): boolean {
+    if (action.type !== 'fetch') return true
+    return this.#failure === undefined && this.#superseded === undefined && this.#retryTimer === undefined
+  }
+
+  #perform(action: SequentialAction): void {
+    if (action.type === 'fetch') return this.#start(action.start, action.end)
+    const fetch = this.#inFlight.get(action.fetchId)
+    if (action.type === 'pause') fetch?.pause()
+    else if (action.type === 'resume') this.#isPausedForDisk || fetch?.resume()
+    else if (fetch !== undefined) this.#drop(fetch, 'cancelled')
+  }
+
+  #start(start: number, end: number): void {
+    const { source, validator, limits } = this.#parts
+    const known = { sizeBytes: this.generation.sizeBytes, validator }
+    const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#failedTries, MAX_FIRST_BYTE_MS)
+    const fetch = new InFlight(this.#nextId++, source, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events())
+    this.#inFlight.set(fetch.id, fetch)
+  }
+
+  /** Takes over the request that opened the resource: the first fetch. */
+  adopt(fetch: InFlight): void {
+    fetch.adopt(this.#events())
+    this.#inFlight.set(fetch.id, fetch)
+  }
+
+  #drop(fetch: InFlight, outcome: string): void {
+    this.#inFlight.delete(fetch.id)
+    fetch.cancel()
+    this.#parts.telemetry.fetches.inc({ outcome })
+  }
+
+  // ---- what fetches tell
+
+  #events(): InFlightEvents {
+    return {
+      onBytes: (fetch, position, bytes, isFirst) => this.#onBytes(fetch, position, bytes, isFirst),
+      onEnd: (fetch, error) => this.#onEnd(fetch, error),
+      onStall: (fetch) => {
+        this.#drop(fetch, 'stalled')
+        this.#lastError = new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending')
+        if (!fetch.hasBytes) this.#failedTries++
+        this.requestPlan()
+      },
+    }
+  }
+
+  #onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void {
+    const { telemetry, store } = this.#parts
+    telemetry.countOriginBytes(bytes.length)
+    if (isFirst) telemetry.firstByteSeconds.observe((performance.now() - fetch.startedMs) / 1000)
+    if (this.#failedTries > 0 || this.#lastError !== undefined) {
+      this.#failedTries = 0
+      this.#lastError = undefined
+    }
+    this.generation.write(position, bytes)
+    this.#wake(position, position + bytes.length)
+    if (store.isCongested) this.#pauseForDisk()
+  }
+
+  #onEnd(fetch: InFlight, error: SeekCacheError | undefined): void {
+    if (this.#inFlight.get(fetch.id) === fetch) this.#inFlight.delete(fetch.id)
+    this.#parts.telemetry.fetches.inc({ outcome: error === undefined ? 'complete' : 'failed' })
+    if (error !== undefined) this.#onFailure(error)
+    this.requestPlan()
+  }
+
+  #onFailure(error: SeekCacheError): void {
+    const { log } = this.#parts.telemetry
+    this.#lastError = error
+    if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') {
+      log.warn({ resource: this.#parts.source.display }, error.message)
+      this.#superseded = error
+      this.#rejectAll(error)
+    } else if (isRetryable(error)) {
+      this.#failedTries++
+      log.info({ resource: this.#parts.source.display, tries: this.#failedTries }, error.message)
+      this.#retryLater(retryDelayMs(error, this.#failedTries))
+    } else {
+      log.warn({ resource: this.#parts.source.display }, error.message)
+      this.#failure = error
+      this.#rejectAll(error)
+    }
+  }
+
+  #retryLater(delayMs: number): void {
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = undefined
+      this.requestPlan()
+    }, delayMs)
+  }
+
+  #pauseForDisk(): void {
+    if (this.#isPausedForDisk) return
+    this.#isPausedForDisk = true
+    for (const fetch of this.#inFlight.values()) fetch.pause()
+    this.#parts.store.whenUncongested(() => {
+      this.#isPausedForDisk = false
+      for (const fetch of this.#inFlight.values()) fetch.resume()
+    })
+  }
+
+  /** The origin has another version of this resource: what is here is read on, what is missing fails. */
+  supersede(error: SeekCacheError): void {
+    this.#superseded ??= error
+    this.#rejectAll(error)
+    this.requestPlan()
+  }
+
+  close(): void {
+    this.#isClosed = true
+    clearTimeout(this.#retryTimer)
+    for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
+    for (const reader of [...this.#readers]) this.closeReader(reader)
+    this.generation.protectedRanges = () => []
+    this.generation.onLost = () => {}
+  }
+}

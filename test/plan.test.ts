@@ -1,0 +1,182 @@
+/** The plan and a reader's demand: properties over random facts, and the decisions that matter by name. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+
+import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
+import { demandAt, moveDemand } from '../src/schedule/demand.ts'
+import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
+
+const KIB = 1024
+const MIB = 1024 * KIB
+const SIZE = 64 * MIB
+const LIMITS: PlanLimits = { maxFetches: 8, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB }
+
+function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
+  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, ...facts }
+}
+
+function state(facts: Partial<PlanState>): PlanState {
+  return { arrived: new RangeSet(), readers: [], inFlight: [], limits: LIMITS, ...facts }
+}
+
+const starts = (actions: readonly Action[]): Range[] => actions.filter((action) => action.type === 'fetch')
+const cancels = (actions: readonly Action[]): number[] =>
+  actions.flatMap((action) => (action.type === 'cancel' ? [action.fetchId] : []))
+
+test('without readers nothing is fetched, and what runs is cancelled', () => {
+  assert.deepEqual(plan(state({ inFlight: [{ id: 7, start: 0, end: MIB }] })), [{ type: 'cancel', fetchId: 7 }])
+})
+
+test('a small rest without a reader is drained: its connection is worth more', () => {
+  assert.deepEqual(plan(state({ inFlight: [{ id: 7, start: 0, end: 10 * KIB }] })), [])
+})
+
+test('a seek is striped over all connections in pieces of a first window, in order', () => {
+  const actions = plan(state({ readers: [reader(10 * MIB)] }))
+  assert.equal(actions.length, 8)
+  assert.deepEqual(starts(actions)[0], { type: 'fetch', start: 10 * MIB, end: 10 * MIB + 32 * KIB, isUrgent: true })
+  assert.equal(starts(actions).at(-1)!.end, 10 * MIB + 256 * KIB)
+})
+
+test('with sixteen connections the pieces are 16 KiB', () => {
+  const actions = plan(state({ readers: [reader(0)], limits: { ...LIMITS, maxFetches: 16 } }))
+  assert.deepEqual(starts(actions).map((piece) => piece.end - piece.start), Array.from({ length: 16 }, () => 16 * KIB))
+})
+
+test('a seek takes the connections of the old position', () => {
+  const inFlight = [1, 2, 3].map((id) => ({ id, start: id * MIB, end: id * MIB + 512 * KIB }))
+  const actions = plan(state({ readers: [reader(40 * MIB)], inFlight }))
+  assert.deepEqual(cancels(actions), [1, 2, 3])
+  assert.equal(starts(actions).length, 8)
+})
+
+test('an urgent byte takes the place of the farthest readahead when all connections are busy', () => {
+  const far = Array.from({ length: 8 }, (_, i) => ({ id: i, start: (20 + i) * MIB, end: (20 + i) * MIB + 512 * KIB }))
+  const readers = [reader(40 * MIB), reader(10 * MIB, { id: 2, windowEnd: 60 * MIB, consumedBytes: 8 * MIB, isWaiting: false })]
+  const actions = plan(state({ readers, inFlight: far }))
+  assert.equal(cancels(actions)[0], 7)
+  assert.equal(starts(actions)[0]!.start, 40 * MIB)
+})
+
+test('readahead keeps connections free', () => {
+  const going = reader(0, { consumedBytes: 8 * MIB, windowEnd: 16 * MIB, isWaiting: false })
+  const actions = plan(state({ arrived: RangeSet.of({ start: 0, end: MIB }), readers: [going] }))
+  assert.equal(starts(actions).length, LIMITS.maxReadahead)
+  assert.deepEqual(starts(actions)[0], { type: 'fetch', start: MIB, end: MIB + 512 * KIB, isUrgent: false })
+})
+
+test('filling yields to reading', () => {
+  const fill = reader(0, { id: 2, kind: 'fill', windowEnd: SIZE, isWaiting: true })
+  const going = reader(30 * MIB, { consumedBytes: 8 * MIB, windowEnd: 40 * MIB, isWaiting: false })
+  const first = starts(plan(state({ readers: [fill, going] })))
+  assert.ok(first.slice(1).every((piece) => piece.start >= 30 * MIB), 'after the byte that the fill waits for, the player comes first')
+})
+
+const aRange = fc.tuple(fc.nat(SIZE - 1), fc.integer({ min: 1, max: 4 * MIB })).map(([start, length]) => ({
+  start,
+  end: Math.min(start + length, SIZE),
+}))
+const aReader = fc.record({
+  position: fc.nat(SIZE - 1),
+  windowBytes: fc.integer({ min: 1, max: 32 * MIB }),
+  consumedBytes: fc.oneof(fc.constant(0), fc.nat(32 * MIB)),
+  isWaiting: fc.boolean(),
+  kind: fc.constantFrom('play' as const, 'fill' as const),
+})
+const aState = fc
+  .record({
+    arrived: fc.array(aRange, { maxLength: 12 }),
+    readers: fc.array(aReader, { maxLength: 4 }),
+    inFlight: fc.array(aRange, { maxLength: 10 }),
+    maxFetches: fc.integer({ min: 1, max: 16 }),
+  })
+  .map((facts): PlanState => {
+    const arrived = RangeSet.of(...facts.arrived)
+    const taken = RangeSet.of(...facts.arrived)
+    const inFlight: PlanFetch[] = []
+    for (const range of facts.inFlight.slice(0, facts.maxFetches)) {
+      const free = taken.missing(range.start, range.end)[0]
+      if (free === undefined) continue
+      inFlight.push({ id: inFlight.length, ...free })
+      taken.add(free.start, free.end)
+    }
+    return {
+      arrived,
+      inFlight,
+      readers: facts.readers.map((r, id) => ({ ...r, id, windowEnd: Math.min(r.position + r.windowBytes, SIZE) })),
+      limits: { ...LIMITS, maxFetches: facts.maxFetches, maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)) },
+    }
+  })
+
+test('no byte is fetched twice, limits hold, and whoever waits is served', () => {
+  fc.assert(
+    fc.property(aState, (facts) => {
+      const actions = plan(facts)
+      const cancelled = new Set(cancels(actions))
+      const running = facts.inFlight.filter((fetch) => !cancelled.has(fetch.id))
+      const taken = new RangeSet()
+      for (const range of facts.arrived) taken.add(range.start, range.end)
+      for (const fetch of running) taken.add(fetch.start, fetch.end)
+      for (const piece of starts(actions)) {
+        assert.ok(piece.start < piece.end && piece.end <= SIZE)
+        assert.deepEqual(taken.missing(piece.start, piece.end), [{ start: piece.start, end: piece.end }], 'fetched once')
+        taken.add(piece.start, piece.end)
+        assert.ok(facts.readers.some((r) => intersect(piece, { start: r.position, end: r.windowEnd }) !== undefined), 'wanted by somebody')
+      }
+      assert.ok(running.length + starts(actions).length <= Math.max(facts.limits.maxFetches, facts.inFlight.length))
+      const order = actions.flatMap((action) => (action.type === 'fetch' ? [action.isUrgent] : []))
+      assert.deepEqual(order, [...order].sort((a, b) => Number(b) - Number(a)), 'urgent first')
+      const waiting = facts.readers.filter((r) => r.isWaiting && r.kind === 'play' && r.position < r.windowEnd)
+      const isServed = (r: PlanReader): boolean => taken.has(r.position)
+      if (waiting.length > 0 && facts.limits.maxFetches >= 8) assert.ok(waiting.some(isServed), 'somebody who waits gets on')
+    }),
+    { numRuns: 10_000 },
+  )
+})
+
+test('a plan carried out is a plan done: asked again it wants nothing new at once', () => {
+  fc.assert(
+    fc.property(aState, (facts) => {
+      const actions = plan(facts)
+      const cancelled = new Set(cancels(actions))
+      const inFlight = facts.inFlight.filter((fetch) => !cancelled.has(fetch.id))
+      let id = 1000
+      for (const piece of starts(actions)) inFlight.push({ id: id++, start: piece.start, end: piece.end })
+      const again = plan({ ...facts, inFlight })
+      assert.deepEqual(cancels(again).filter((fetchId) => fetchId >= 1000), [], 'what was just started is not cancelled')
+    }),
+    { numRuns: 5_000 },
+  )
+})
+
+const WINDOW = { initialBytes: MIB, maxBytes: 64 * MIB, sizeBytes: 1000 * MIB }
+
+test('a window doubles while its reader goes on, and starts over at a seek', () => {
+  let demand = demandAt(0, WINDOW)
+  assert.equal(demand.windowEnd, MIB)
+  for (let position = 0; position <= 8 * MIB; position += 512 * KIB) demand = moveDemand(demand, position, WINDOW)
+  assert.equal(demand.windowEnd - demand.position, 16 * MIB)
+  demand = moveDemand(demand, 500 * MIB, WINDOW)
+  assert.deepEqual([demand.runStart, demand.consumedBytes, demand.windowEnd], [500 * MIB, 0, 501 * MIB])
+})
+
+test('a small step back is no seek', () => {
+  let demand = demandAt(10 * MIB, WINDOW)
+  demand = moveDemand(demand, 11 * MIB, WINDOW)
+  demand = moveDemand(demand, 10 * MIB - 4 * KIB, WINDOW)
+  assert.equal(demand.runStart, 10 * MIB)
+})
+
+test('an origin without ranges is fetched once, from the start, and only again for what is gone', () => {
+  const facts = { arrived: new RangeSet(), readers: [reader(0)], inFlight: [], sizeBytes: SIZE, maxAheadBytes: Number.POSITIVE_INFINITY }
+  assert.deepEqual(planSequential(facts), [{ type: 'fetch', start: 0, end: SIZE, isUrgent: true }])
+  const running = [{ id: 3, start: 20 * MIB, end: SIZE }]
+  const seeking = { ...facts, inFlight: running, readers: [reader(30 * MIB)] }
+  assert.deepEqual(planSequential(seeking), [{ type: 'resume', fetchId: 3 }], 'a seek ahead waits for it')
+  const gone = { ...facts, inFlight: running, readers: [reader(5 * MIB)] }
+  assert.deepEqual(cancels(planSequential(gone) as Action[]), [3])
+  const ahead = { ...facts, inFlight: running, arrived: RangeSet.of({ start: 0, end: 20 * MIB }), maxAheadBytes: 4 * MIB }
+  assert.deepEqual(planSequential({ ...ahead, readers: [reader(0, { isWaiting: false })] }), [{ type: 'pause', fetchId: 3 }])
+})
