@@ -1,0 +1,148 @@
+/**
+ * `seekcache serve`: the host in the foreground, or, as clients start it, in the background.
+ */
+
+import { closeSync, statSync, truncateSync, writeSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+
+import { BACKGROUND_IDLE_EXIT_SECONDS, HOST_DEFAULTS, type HostOptions } from '../config.ts'
+import { isCode, SeekCacheError } from '../errors.ts'
+import { Host, type HostState } from '../host.ts'
+import { createLogger, type LogLevel } from '../telemetry.ts'
+import { EXIT } from './exit-code.ts'
+
+export interface ServeFlags {
+  readonly cacheDir: string
+  readonly socket: string
+  readonly port?: number
+  readonly maxSize?: number
+  readonly reserve?: number
+  readonly idleExit?: number
+  readonly wait?: number
+  readonly checkedShare?: number
+  readonly sync?: boolean
+  readonly connections?: number
+  readonly window?: number
+  readonly stall?: number
+  readonly logLevel: LogLevel
+  readonly json?: boolean
+  readonly background?: boolean
+  readonly readyFd?: number
+}
+
+/** A background host's log is started anew beyond this. */
+const MAX_LOG_BYTES = 8 * 1024 * 1024
+/** How long a second host waits for the first one to listen. */
+const OTHER_HOST_DEADLINE_MS = 10_000
+
+export async function serve(flags: ServeFlags): Promise<number> {
+  const options = hostOptions(flags)
+  let host: Host
+  try {
+    host = await Host.start(options, () => {
+      const file = flags.background === true ? logFile(options.cacheDir) : undefined
+      return createLogger({ level: flags.logLevel, file })
+    })
+  } catch (error) {
+    return await reportFailure(flags, options, error)
+  }
+  tellReady(flags, host.state)
+  return await untilStopped(host, flags)
+}
+
+function hostOptions(flags: ServeFlags): HostOptions {
+  const idleExit = flags.idleExit ?? (flags.background === true ? BACKGROUND_IDLE_EXIT_SECONDS : undefined)
+  return {
+    cacheDir: flags.cacheDir,
+    socketPath: flags.socket,
+    port: flags.port ?? HOST_DEFAULTS.port,
+    maxSizeBytes: flags.maxSize ?? HOST_DEFAULTS.maxSizeBytes,
+    reserveFreeBytes: flags.reserve ?? HOST_DEFAULTS.reserveFreeBytes,
+    idleExitMs: idleExit === undefined ? undefined : idleExit * 1000,
+    waitMs: flags.wait === undefined ? HOST_DEFAULTS.waitMs : flags.wait * 1000,
+    checkedShare: flags.checkedShare ?? HOST_DEFAULTS.checkedShare,
+    syncData: flags.sync ?? HOST_DEFAULTS.syncData,
+    connectionsPerOrigin: flags.connections ?? HOST_DEFAULTS.connectionsPerOrigin,
+    maxWindowBytes: flags.window ?? HOST_DEFAULTS.maxWindowBytes,
+    stallMs: flags.stall === undefined ? HOST_DEFAULTS.stallMs : flags.stall * 1000,
+  }
+}
+
+function logFile(cacheDir: string): string | undefined {
+  const path = join(cacheDir, 'host.log')
+  try {
+    if (statSync(path).size > MAX_LOG_BYTES) truncateSync(path)
+  } catch {
+    // there is none yet, or none can be: the host will say so
+  }
+  return path
+}
+
+function tellReady(flags: ServeFlags, { proxy, socket, pid }: HostState): void {
+  const event = { event: 'ready', proxy, socket, pid }
+  if (flags.readyFd !== undefined) tellStarter(flags.readyFd, event)
+  if (flags.json === true) process.stdout.write(`${JSON.stringify(event)}\n`)
+  else if (flags.background !== true) process.stdout.write(`proxy   ${proxy}\nsocket  ${socket}\n`)
+}
+
+/** A starter that is gone meanwhile is no reason to leave. */
+function tellStarter(fd: number, event: object): void {
+  try {
+    writeSync(fd, `${JSON.stringify(event)}\n`)
+    closeSync(fd)
+  } catch {
+    // nobody listens
+  }
+}
+
+/** To a client that started us it is no failure that another host was faster: it is told of that one. */
+async function reportFailure(flags: ServeFlags, options: HostOptions, error: unknown): Promise<number> {
+  if (flags.readyFd === undefined) throw error
+  if (isCode(error, 'ERR_SEEKCACHE_CACHE_LOCKED')) {
+    const other = await otherHost(options.cacheDir)
+    if (other !== undefined) {
+      tellReady(flags, other)
+      return EXIT.ok
+    }
+  }
+  const { code, message } = error instanceof SeekCacheError ? error : { code: 'ERR_SEEKCACHE_HOST_UNAVAILABLE', message: String(error) }
+  tellStarter(flags.readyFd, { event: 'error', code, message })
+  return EXIT.failure
+}
+
+/** The host that has the directory, once it listens. It may be a moment before that, or on its way out. */
+async function otherHost(cacheDir: string): Promise<HostState | undefined> {
+  const deadline = performance.now() + OTHER_HOST_DEADLINE_MS
+  while (performance.now() < deadline) {
+    const state = await readFile(join(cacheDir, 'host.json'), 'utf8').then((text) => JSON.parse(text) as HostState, () => undefined)
+    if (state !== undefined && (await isListening(state.socket))) return state
+    await delay(20) // nothing tells when a stranger begins to listen
+  }
+  return undefined
+}
+
+async function isListening(socketPath: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const probe = connect(socketPath, () => {
+      probe.destroy()
+      resolve(true)
+    })
+    probe.on('error', () => resolve(false))
+  })
+}
+
+/** The first signal stops in order, a second one at once. */
+async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
+  let signals = 0
+  const onSignal = (): void => {
+    if (++signals > 1) process.exit(EXIT.interrupted)
+    void host.stop()
+  }
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
+  await host.stopped
+  if (flags.json === true) process.stdout.write(`${JSON.stringify({ event: 'stopped' })}\n`)
+  return EXIT.ok
+}

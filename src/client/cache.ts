@@ -1,0 +1,143 @@
+/**
+ * The Node API's door: a connection to the host of a cache directory, started when there is none.
+ */
+
+import { defaultCacheDir, socketPathOf } from '../config.ts'
+import type { Header, ListEntry, Status } from '../control/protocol.ts'
+import { isCode, SeekCacheError } from '../errors.ts'
+import { parseUrl } from '../resource-spec.ts'
+import { ControlClient } from './control-client.ts'
+import { launchHost } from './host-launch.ts'
+import { RemoteMedia } from './remote-media.ts'
+
+export interface ConnectOptions {
+  /** Default: SEEKCACHE_CACHE_DIR, else the user's cache directory. */
+  readonly cacheDir?: string
+  /** Default: SEEKCACHE_SOCKET, else `control.sock` in the cache directory. */
+  readonly socketPath?: string
+  /** Whether a host is started when none answers; default true. */
+  readonly startHost?: boolean
+}
+
+export type HeadersInput = Readonly<Record<string, string>> | readonly Header[]
+
+export interface OpenOptions {
+  /** Sent to the origin with every request; part of what tells resources apart. */
+  readonly headers?: HeadersInput
+  readonly signal?: AbortSignal
+  /** How long the origin may take to answer, ms; default 30 000. */
+  readonly deadlineMs?: number
+}
+
+/**
+ * Connects to the host of a cache directory.
+ * @throws ERR_SEEKCACHE_HOST_UNAVAILABLE, ERR_SEEKCACHE_PROTOCOL for a host of another version, and why a host cannot start:
+ * ERR_SEEKCACHE_CACHE_UNWRITABLE, ERR_SEEKCACHE_CACHE_FORMAT, ERR_SEEKCACHE_USAGE
+ */
+export async function connect(options: ConnectOptions = {}): Promise<Cache> {
+  const cache = new Cache(options)
+  await cache.client()
+  return cache
+}
+
+export class Cache implements AsyncDisposable {
+  readonly #cacheDir: string
+  readonly #socketPath: string
+  readonly #startHost: boolean
+  readonly #media = new Set<RemoteMedia>()
+  #client: Promise<ControlClient> | undefined
+  #isClosed = false
+
+  /** @internal Use `connect`. */
+  constructor(options: ConnectOptions) {
+    this.#cacheDir = options.cacheDir ?? defaultCacheDir()
+    this.#socketPath = options.socketPath ?? socketPathOf(this.#cacheDir)
+    this.#startHost = options.startHost ?? true
+  }
+
+  /** @internal The live connection; a new one, and a new host if need be, after the last one was lost. */
+  async client(): Promise<ControlClient> {
+    if (this.#isClosed) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'this cache is closed')
+    const current = await this.#client?.catch(() => undefined)
+    if (current?.isOpen === true) return current
+    this.#client = this.#connect()
+    return await this.#client
+  }
+
+  async #connect(): Promise<ControlClient> {
+    try {
+      return await ControlClient.connect(this.#socketPath)
+    } catch (error) {
+      if (!this.#startHost || !isCode(error, 'ERR_SEEKCACHE_HOST_UNAVAILABLE')) throw error
+    }
+    const { socket } = await launchHost(this.#cacheDir, this.#socketPath)
+    return await ControlClient.connect(socket)
+  }
+
+  /**
+   * Opens a resource; resolves when its size and version are known.
+   * @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL, ERR_SEEKCACHE_ORIGIN_* for what the origin did, _TIMEOUT, _CANCELLED
+   */
+  async open(url: string | URL, options: OpenOptions = {}): Promise<RemoteMedia> {
+    const media = new RemoteMedia(this, parseUrl(String(url)).href, toHeaders(options.headers), options.deadlineMs)
+    await media.reopen(options.signal)
+    this.#media.add(media)
+    return media
+  }
+
+  /** The proxy URL for any HTTP player; nothing is asked of the origin yet. */
+  async proxyUrl(url: string | URL, headers?: HeadersInput): Promise<string> {
+    const client = await this.client()
+    return (await client.request({ type: 'url', url: parseUrl(String(url)).href, headers: toHeaders(headers) }, ['url'])).answer.proxyUrl
+  }
+
+  /** What of a resource is in the cache, without asking the origin. @throws ERR_SEEKCACHE_NOT_FOUND */
+  async map(url: string | URL, headers?: HeadersInput): Promise<{ sizeBytes: number; present: [number, number][] }> {
+    const client = await this.client()
+    const { answer } = await client.request({ type: 'map', url: parseUrl(String(url)).href, headers: toHeaders(headers) }, ['map'])
+    return { sizeBytes: answer.sizeBytes ?? 0, present: answer.present.map(([start, end]) => [start, end]) }
+  }
+
+  async list(): Promise<readonly ListEntry[]> {
+    return (await (await this.client()).request({ type: 'list' }, ['list'])).answer.entries
+  }
+
+  async status(): Promise<Status> {
+    return (await (await this.client()).request({ type: 'status' }, ['status'])).answer
+  }
+
+  /** Removes a resource, or all of them, from the cache. @returns the bytes freed */
+  async evict(url: string | URL | { readonly all: true }, headers?: HeadersInput): Promise<number> {
+    const isAll = typeof url === 'object' && 'all' in url
+    const what = isAll ? { all: true, headers: [] } : { url: parseUrl(String(url)).href, headers: toHeaders(headers) }
+    return (await (await this.client()).request({ type: 'evict', ...what }, ['evicted'])).answer.freedBytes
+  }
+
+  /** Ends the host. */
+  async stopHost(): Promise<void> {
+    await (await this.client()).request({ type: 'stop' }, ['ok'])
+  }
+
+  /** @internal */
+  forget(media: RemoteMedia): void {
+    this.#media.delete(media)
+  }
+
+  /** Closes what is open and the connection; the host goes on by itself. */
+  async close(): Promise<void> {
+    for (const media of [...this.#media]) await media.close()
+    this.#isClosed = true
+    const client = await this.#client?.catch(() => undefined)
+    client?.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+function toHeaders(input: HeadersInput | undefined): [string, string][] {
+  if (input === undefined) return []
+  const pairs = Array.isArray(input) ? (input as readonly Header[]) : Object.entries(input as Readonly<Record<string, string>>)
+  return pairs.map(([name, value]) => [name, value])
+}

@@ -1,0 +1,182 @@
+/**
+ * The client's end of the control socket: hello, requests and their answers.
+ *
+ * A lost connection rejects what is outstanding with ERR_SEEKCACHE_HOST_UNAVAILABLE; starting over is its user's.
+ */
+
+import { connect, type Socket } from 'node:net'
+
+import {
+  formatMessage,
+  Framer,
+  MAX_DATA_BYTES,
+  MAX_HOST_LINE_BYTES,
+  PROTOCOL_VERSION,
+  protocolError,
+  type ClientMessage,
+  type ClientRequest,
+  type HostHello,
+  type HostMessage,
+} from '../control/protocol.ts'
+import { cancelled, SeekCacheError } from '../errors.ts'
+import { VERSION } from '../version.ts'
+
+type Answer = Extract<HostMessage, { id: number }>
+export type AnswerOf<T extends Answer['type']> = Extract<Answer, { type: T }>
+type WithoutId<T> = T extends { id: number } ? Omit<T, 'id'> : never
+
+interface Pending {
+  resolve(answer: Answer, raw: Buffer | undefined): void
+  reject(error: Error): void
+  readonly onProgress: ((answer: AnswerOf<'progress'>) => void) | undefined
+}
+
+export interface RequestOptions {
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: (answer: AnswerOf<'progress'>) => void
+}
+
+export class ControlClient {
+  readonly #socket: Socket
+  readonly #framer = new Framer(MAX_HOST_LINE_BYTES)
+  readonly #pending = new Map<number, Pending>()
+  #nextId = 1
+  #announced: Answer | undefined
+  #onHello: { resolve(hello: HostHello): void; reject(error: Error): void } | undefined
+  #closedBy: SeekCacheError | undefined
+
+  /** @throws ERR_SEEKCACHE_HOST_UNAVAILABLE where nobody listens, ERR_SEEKCACHE_PROTOCOL where somebody else does */
+  static async connect(socketPath: string): Promise<ControlClient> {
+    const socket = connect(socketPath)
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve)
+      socket.once('error', (cause) => reject(unavailable(`no host is running at ${socketPath}`, cause)))
+    })
+    const client = new ControlClient(socket)
+    await client.#greet()
+    return client
+  }
+
+  private constructor(socket: Socket) {
+    this.#socket = socket
+    socket.removeAllListeners('error')
+    socket.on('data', (bytes) => this.#receive(bytes))
+    socket.on('error', () => {}) // 'close' follows
+    socket.on('close', () => this.#fail(unavailable('the host has left')))
+  }
+
+  get isOpen(): boolean {
+    return this.#closedBy === undefined
+  }
+
+  async #greet(): Promise<void> {
+    const hello = await new Promise<HostHello>((resolve, reject) => {
+      this.#onHello = { resolve, reject }
+      this.#socket.write(formatMessage({ type: 'hello', protocol: PROTOCOL_VERSION, client: `node/${VERSION}` }))
+    })
+    if (hello.protocol === PROTOCOL_VERSION) return
+    this.close()
+    throw protocolError(
+      `the host speaks protocol ${hello.protocol}, this client ${PROTOCOL_VERSION}: stop the host ("seekcache stop")`,
+    )
+  }
+
+  /** A request and its one final answer. @throws what the host answers, ERR_SEEKCACHE_HOST_UNAVAILABLE, _CANCELLED */
+  async request<T extends Answer['type']>(
+    message: WithoutId<ClientRequest>,
+    expected: readonly T[],
+    options: RequestOptions = {},
+  ): Promise<{ answer: AnswerOf<T>; raw: Buffer | undefined }> {
+    if (this.#closedBy !== undefined) throw this.#closedBy
+    if (options.signal?.aborted === true) throw cancelled('the request')
+    const id = this.#nextId++
+    const cancel = (): void => this.note({ type: 'cancel', request: id })
+    options.signal?.addEventListener('abort', cancel, { once: true })
+    try {
+      return await new Promise((resolve, reject) => {
+        this.#pending.set(id, {
+          resolve: (answer, raw) => {
+            if (expected.includes(answer.type as T)) resolve({ answer: answer as AnswerOf<T>, raw })
+            else reject(protocolError(`the host answered "${answer.type}" to "${message.type}"`))
+          },
+          reject,
+          onProgress: options.onProgress,
+        })
+        this.#socket.write(formatMessage({ ...message, id } as ClientRequest))
+      })
+    } finally {
+      options.signal?.removeEventListener('abort', cancel)
+      this.#pending.delete(id)
+    }
+  }
+
+  note(message: Exclude<ClientMessage, ClientRequest>): void {
+    if (this.isOpen) this.#socket.write(formatMessage(message))
+  }
+
+  close(): void {
+    this.#fail(unavailable('the connection was closed'))
+    this.#socket.destroy()
+  }
+
+  /** An idle connection does not keep the process alive. */
+  unref(): void {
+    this.#socket.unref()
+  }
+
+  ref(): void {
+    this.#socket.ref()
+  }
+
+  #receive(bytes: Buffer): void {
+    try {
+      this.#framer.push(bytes)
+      for (let frame = this.#framer.next(); frame !== undefined; frame = this.#framer.next()) {
+        if ('line' in frame) this.#onLine(frame.line)
+        else this.#settle(this.#announced!, frame.raw)
+      }
+    } catch (error) {
+      this.#fail(error instanceof SeekCacheError ? error : protocolError((error as Error).message))
+      this.#socket.destroy()
+    }
+  }
+
+  #onLine(line: string): void {
+    const message = JSON.parse(line) as { readonly type?: string; readonly id?: number }
+    if (message.type === 'hello') return this.#onHello?.resolve(message as HostHello)
+    if (message.type === 'error' && message.id === undefined) throw errorOf(message)
+    if (typeof message.id !== 'number' || typeof message.type !== 'string') throw protocolError('the host sent an answer without id')
+    if (message.type === 'data') return this.#expectData(message as AnswerOf<'data'>)
+    this.#settle(message as Answer, undefined)
+  }
+
+  #expectData(answer: AnswerOf<'data'>): void {
+    const { lengthBytes } = answer
+    if (!Number.isInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > MAX_DATA_BYTES) throw protocolError('impossible data length')
+    this.#announced = answer
+    this.#framer.expectRaw(lengthBytes)
+  }
+
+  #settle(answer: Answer, raw: Buffer | undefined): void {
+    const pending = this.#pending.get(answer.id)
+    if (pending === undefined) return // cancelled meanwhile
+    if (answer.type === 'progress') return pending.onProgress?.(answer)
+    if ((answer as { type: string }).type === 'error') pending.reject(errorOf(answer))
+    else pending.resolve(answer, raw)
+  }
+
+  #fail(error: SeekCacheError): void {
+    this.#closedBy ??= error
+    this.#onHello?.reject(error)
+    for (const pending of this.#pending.values()) pending.reject(error)
+  }
+}
+
+function errorOf(message: object): SeekCacheError {
+  const { code, message: text, httpStatus } = message as { code?: SeekCacheError['code']; message?: string; httpStatus?: number }
+  return new SeekCacheError(code ?? 'ERR_SEEKCACHE_PROTOCOL', text ?? 'the host reported an error', { httpStatus })
+}
+
+function unavailable(message: string, cause?: unknown): SeekCacheError {
+  return new SeekCacheError('ERR_SEEKCACHE_HOST_UNAVAILABLE', message, { cause })
+}

@@ -1,0 +1,245 @@
+/**
+ * An opened resource as a Node program sees it: its facts, and its bytes, read from the extent files directly.
+ *
+ * The host tells where bytes stand, this process reads them itself; bytes cross the socket only where there is no file. A host
+ * that dies is started again, and the read goes on at the same byte of the same version.
+ */
+
+import { constants, open, type FileHandle } from 'node:fs/promises'
+
+import type { ExtentAnswer, Opened } from '../control/protocol.ts'
+import { isCode, SeekCacheError } from '../errors.ts'
+import type { Cache } from './cache.ts'
+import type { AnswerOf, ControlClient } from './control-client.ts'
+
+/** One read of a file; what `read` yields at most. */
+const READ_BYTES = 1024 * 1024
+/** Every wait for the origin ends. */
+const READ_DEADLINE_MS = 60_000
+/** Tries to read on with a new host before the loss is the caller's. */
+const MAX_HOST_LOSSES = 3
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal
+  /** How long to wait for each next byte, ms; default 60 000. */
+  readonly deadlineMs?: number
+}
+
+export interface FetchAllOptions {
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: { readonly presentBytes: number; readonly sizeBytes: number }) => void
+}
+
+export class RemoteMedia implements AsyncDisposable {
+  readonly url: string
+  readonly #cache: Cache
+  readonly #headers: readonly [string, string][]
+  readonly #deadlineMs: number | undefined
+  #session: { readonly client: ControlClient; readonly opened: AnswerOf<'opened'> } | undefined
+  #present: [number, number][] = []
+  #nextReader = 1
+
+  /** @internal Use `cache.open`. */
+  constructor(cache: Cache, url: string, headers: readonly [string, string][], deadlineMs: number | undefined) {
+    this.#cache = cache
+    this.url = url
+    this.#headers = headers
+    this.#deadlineMs = deadlineMs
+  }
+
+  get #opened(): Opened {
+    if (this.#session === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'this media is closed')
+    return this.#session.opened
+  }
+
+  /** Bytes, or undefined where the origin does not tell. */
+  get size(): number | undefined {
+    return this.#opened.sizeBytes ?? undefined
+  }
+
+  get contentType(): string | undefined {
+    return this.#opened.contentType ?? undefined
+  }
+
+  /** The ETag or Last-Modified that identifies this version, or undefined. */
+  get validator(): string | undefined {
+    return this.#opened.validator ?? undefined
+  }
+
+  get isSeekable(): boolean {
+    return this.#opened.isSeekable
+  }
+
+  get fileName(): string {
+    return this.#opened.fileName
+  }
+
+  /** For any HTTP player. */
+  get proxyUrl(): string {
+    return this.#opened.proxyUrl
+  }
+
+  /** For GStreamer's seekcachesrc; headers are given to the element as properties. */
+  get gstUri(): string {
+    return `seekcache+${this.url}`
+  }
+
+  /** @internal Opens it with the host that is there now; the version must be the one before. */
+  async reopen(signal?: AbortSignal): Promise<void> {
+    const before = this.#session?.opened.generation
+    const client = await this.#cache.client()
+    const message = { type: 'open' as const, url: this.url, headers: [...this.#headers], deadlineMs: this.#deadlineMs }
+    const { answer } = await client.request(message, ['opened'], { signal })
+    if (before !== undefined && before !== answer.generation) {
+      throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin')
+    }
+    this.#session = { client, opened: answer }
+    await this.refresh()
+  }
+
+  /**
+   * The bytes `[start, end)` as they become readable; to the end of the resource without `end`.
+   * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, _ORIGIN_*: what the origin did instead
+   */
+  async *read(start = 0, end?: number, options: ReadOptions = {}): AsyncGenerator<Buffer, void, undefined> {
+    const limit = Math.min(end ?? Number.MAX_SAFE_INTEGER, this.size ?? Number.MAX_SAFE_INTEGER)
+    const file = new ExtentReader()
+    const reader = this.#nextReader++
+    try {
+      for (let position = start; position < limit; ) {
+        const bytes = await this.#readNext(file, reader, position, limit, options)
+        if (bytes === undefined) return
+        yield bytes
+        position += bytes.length
+      }
+    } finally {
+      await file.close()
+      await this.#release(reader)
+    }
+  }
+
+  async #release(reader: number): Promise<void> {
+    if (this.#session?.client.isOpen !== true) return
+    this.#session.client.note({ type: 'release', session: this.#session.opened.session, reader })
+    await this.refresh()
+  }
+
+  async #readNext(file: ExtentReader, reader: number, position: number, limit: number, options: ReadOptions): Promise<Buffer | undefined> {
+    const wanted = Math.min(READ_BYTES, limit - position)
+    for (let losses = 0; ; ) {
+      options.signal?.throwIfAborted()
+      const known = await file.read(position, wanted)
+      if (known !== undefined) return known
+      const unreadable = file.takeFailedPath()
+      try {
+        const located = await this.#locate(reader, position, wanted, unreadable, options)
+        if (located.answer.type === 'data') return located.raw
+        if (located.answer.type === 'end') return undefined
+        file.useExtent(located.answer)
+      } catch (error) {
+        if (!isCode(error, 'ERR_SEEKCACHE_HOST_UNAVAILABLE') || ++losses > MAX_HOST_LOSSES) throw error
+        await this.reopen(options.signal)
+      }
+    }
+  }
+
+  async #locate(
+    reader: number,
+    start: number,
+    lengthBytes: number,
+    unreadable: string | undefined,
+    options: ReadOptions,
+  ): Promise<{ answer: AnswerOf<'extent' | 'data' | 'end'>; raw: Buffer | undefined }> {
+    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
+    const message = {
+      type: 'locate' as const, session: opened.session, reader, start, lengthBytes,
+      deadlineMs: options.deadlineMs ?? READ_DEADLINE_MS, unreadable,
+    }
+    return await client!.request(message, ['extent', 'data', 'end'], { signal: options.signal })
+  }
+
+  /** Fetches all that is missing; resolves when the whole resource is in the cache. @throws ERR_SEEKCACHE_CACHE_FULL */
+  async fetchAll(options: FetchAllOptions = {}): Promise<void> {
+    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
+    const onProgress = ({ presentBytes, sizeBytes }: AnswerOf<'progress'>): void => options.onProgress?.({ presentBytes, sizeBytes })
+    await client!.request({ type: 'fetch-all', session: opened.session }, ['ok'], { signal: options.signal, onProgress })
+    await this.refresh()
+  }
+
+  /**
+   * What of it is in the cache: `[[start, end), …]`, ascending. As of the opening, the end of the last `read` or
+   * `fetchAll` of this object, or the last `refresh`.
+   */
+  present(): [number, number][] {
+    return this.#present.map(([start, end]) => [start, end])
+  }
+
+  /** Asks the host what is in the cache now: others may be reading the same resource. */
+  async refresh(): Promise<void> {
+    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
+    const { answer } = await client!.request({ type: 'map', session: opened.session, headers: [] }, ['map'])
+    this.#present = answer.present.map(([start, end]) => [start, end])
+  }
+
+  async close(): Promise<void> {
+    const session = this.#session
+    this.#session = undefined
+    this.#cache.forget(this)
+    session?.client.note({ type: 'close', session: session.opened.session })
+    return Promise.resolve()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}
+
+/** The extent file that is being read, and what the host said of it. */
+class ExtentReader {
+  #extent: ExtentAnswer | undefined
+  #handle: FileHandle | undefined
+  #openPath: string | undefined
+  #failedPath: string | undefined
+
+  useExtent(extent: ExtentAnswer): void {
+    this.#extent = extent
+  }
+
+  /** The path that could not be read as told, once. */
+  takeFailedPath(): string | undefined {
+    const path = this.#failedPath
+    this.#failedPath = undefined
+    return path
+  }
+
+  /** Bytes at `position` as far as the host's last answer covers them; undefined where it has to be asked. */
+  async read(position: number, maxBytes: number): Promise<Buffer | undefined> {
+    const extent = this.#extent
+    if (extent === undefined || position < extent.start || position >= extent.end) return undefined
+    const buffer = Buffer.allocUnsafe(Math.min(maxBytes, extent.end - position))
+    try {
+      const handle = await this.#open(extent.path)
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, extent.fileOffset + position - extent.start)
+      if (bytesRead === buffer.length) return buffer
+    } catch {
+      // the host is asked, and told which file it was
+    }
+    this.#failedPath = extent.path
+    this.#extent = undefined
+    return undefined
+  }
+
+  async #open(path: string): Promise<FileHandle> {
+    if (this.#handle !== undefined && this.#openPath === path) return this.#handle
+    await this.close()
+    this.#handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    this.#openPath = path
+    return this.#handle
+  }
+
+  async close(): Promise<void> {
+    const handle = this.#handle
+    this.#handle = undefined
+    await handle?.close()
+  }
+}

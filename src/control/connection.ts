@@ -1,0 +1,258 @@
+/**
+ * One client of the control socket: its requests, its sessions, and their end with the connection.
+ *
+ * Every request gets exactly one final answer. A client that does not read is not written to without end: its connection
+ * is cut when too much waits. A client that does not follow the protocol is told so and cut.
+ */
+
+import type { Socket } from 'node:net'
+
+import { cancelled, isCode, SeekCacheError } from '../errors.ts'
+import type { MediaLibrary } from '../media.ts'
+import { validatorText } from '../origin/validator.ts'
+import type { ProxyUrls } from '../proxy/urls.ts'
+import { Session } from '../session.ts'
+import type { Telemetry } from '../telemetry.ts'
+import {
+  formatMessage,
+  Framer,
+  MAX_CLIENT_LINE_BYTES,
+  MAX_DATA_BYTES,
+  parseClientMessage,
+  parseHello,
+  PROTOCOL_VERSION,
+  type ClientMessage,
+  type ClientRequest,
+  type HostMessage,
+  type ListEntry,
+  type Status,
+} from './protocol.ts'
+
+/** Answers that a client has not read; beyond it is gone or hostile. */
+const MAX_UNSENT_BYTES = 8 * 1024 * 1024
+const MAX_SESSIONS = 256
+const MAX_OUTSTANDING = 256
+/** A client that does not ask for another deadline when it opens. */
+const DEFAULT_OPEN_DEADLINE_MS = 30_000
+
+export interface ControlParts {
+  readonly library: MediaLibrary
+  readonly urls: ProxyUrls
+  readonly telemetry: Telemetry
+  readonly version: string
+  status(): Omit<Status, 'sessions'>
+  list(): readonly ListEntry[]
+  evictAll(): Promise<number>
+  stop(): void
+}
+
+/** Answer fields without the id, which the sender adds. */
+type Answer = HostMessage extends infer M ? (M extends { id: number } ? Omit<M, 'id'> : never) : never
+
+export class ControlConnection {
+  readonly #socket: Socket
+  readonly #parts: ControlParts
+  readonly #framer = new Framer(MAX_CLIENT_LINE_BYTES)
+  readonly #sessions = new Map<string, Session>()
+  readonly #outstanding = new Map<number, AbortController>()
+  #nextSession = 1
+  #isGreeted = false
+
+  constructor(socket: Socket, parts: ControlParts) {
+    this.#socket = socket
+    this.#parts = parts
+    socket.on('data', (bytes) => this.#receive(bytes))
+    socket.on('error', () => {}) // 'close' follows
+    socket.on('close', () => this.#end())
+  }
+
+  get sessionCount(): number {
+    return this.#sessions.size
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  #end(): void {
+    for (const controller of this.#outstanding.values()) controller.abort(cancelled('the request'))
+    for (const session of this.#sessions.values()) session.close()
+    this.#sessions.clear()
+  }
+
+  #receive(bytes: Buffer): void {
+    try {
+      this.#framer.push(bytes)
+      for (let frame = this.#framer.next(); frame !== undefined; frame = this.#framer.next()) {
+        if ('line' in frame) this.#onLine(frame.line)
+        if (this.#socket.destroyed) return
+      }
+    } catch (error) {
+      this.#send({ type: 'error', ...describe(error) })
+      this.#socket.destroySoon()
+    }
+  }
+
+  #onLine(line: string): void {
+    if (this.#isGreeted) return this.#onMessage(parseClientMessage(line))
+    const hello = parseHello(line)
+    this.#isGreeted = true
+    this.#parts.telemetry.log.debug({ client: hello.client }, 'client connected')
+    this.#send({ type: 'hello', protocol: PROTOCOL_VERSION, version: this.#parts.version, pid: process.pid })
+  }
+
+  #onMessage(message: ClientMessage): void {
+    switch (message.type) {
+      case 'position':
+        return this.#sessions.get(message.session)?.move(message.reader, message.position)
+      case 'release':
+        return this.#sessions.get(message.session)?.releaseReader(message.reader)
+      case 'close':
+        return this.#closeSession(message.session)
+      case 'cancel':
+        return this.#outstanding.get(message.request)?.abort(cancelled('the request'))
+      default:
+        void this.#onRequest(message)
+    }
+  }
+
+  async #onRequest(request: ClientRequest): Promise<void> {
+    const { id } = request
+    if (this.#outstanding.has(id) || this.#outstanding.size >= MAX_OUTSTANDING) {
+      this.#send({ id, type: 'error', code: 'ERR_SEEKCACHE_PROTOCOL', message: 'this request id is in use, or too many are' })
+      return this.#socket.destroySoon()
+    }
+    const controller = new AbortController()
+    this.#outstanding.set(id, controller)
+    try {
+      const answer = await this.#perform(request, controller.signal)
+      if (answer !== 'sent') this.#send({ id, ...answer })
+    } catch (error) {
+      this.#send({ id, type: 'error', ...describe(error) })
+    } finally {
+      this.#outstanding.delete(id)
+    }
+  }
+
+  async #perform(request: ClientRequest, signal: AbortSignal): Promise<Answer | 'sent'> {
+    const { library, urls } = this.#parts
+    switch (request.type) {
+      case 'open':
+        return await this.#open(request, signal)
+      case 'locate':
+        return await this.#locate(request, signal)
+      case 'map':
+        return this.#map(request)
+      case 'url':
+        library.keyOf(request)
+        return { type: 'url', proxyUrl: urls.register(request) }
+      case 'fetch-all': {
+        const progress = (presentBytes: number, sizeBytes: number): void =>
+          this.#send({ id: request.id, type: 'progress', presentBytes, sizeBytes })
+        await this.#session(request.session).fetchAll(progress, signal)
+        return { type: 'ok' }
+      }
+      case 'status':
+        return { type: 'status', ...this.#parts.status(), sessions: this.#sessions.size }
+      case 'list':
+        return { type: 'list', entries: this.#parts.list() }
+      case 'evict': {
+        if (request.all === true) return { type: 'evicted', freedBytes: await this.#parts.evictAll() }
+        if (request.url === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'evict needs a url or all')
+        return { type: 'evicted', freedBytes: await library.evict({ url: request.url, headers: request.headers }) }
+      }
+      case 'stop':
+        setImmediate(() => this.#parts.stop())
+        return { type: 'ok' }
+    }
+  }
+
+  async #open(request: Extract<ClientRequest, { type: 'open' }>, signal: AbortSignal): Promise<Answer> {
+    const { library, urls } = this.#parts
+    if (this.#sessions.size >= MAX_SESSIONS) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'too many open sessions')
+    const media = await library.open(request, request.deadlineMs ?? DEFAULT_OPEN_DEADLINE_MS, signal)
+    const session = new Session(library, media)
+    if (this.#socket.destroyed) {
+      session.close()
+      throw cancelled('the opening')
+    }
+    const name = `s${this.#nextSession++}`
+    this.#sessions.set(name, session)
+    const proxyUrl = urls.register(request)
+    if (media.kind === 'passthrough') {
+      const { contentType, fileName } = media
+      return {
+        type: 'opened', session: name, sizeBytes: null, contentType: contentType ?? null, validator: null,
+        generation: '', isSeekable: false, proxyUrl, fileName,
+      }
+    }
+    const { record } = media
+    return {
+      type: 'opened',
+      session: name,
+      sizeBytes: record.sizeBytes,
+      contentType: record.contentType ?? null,
+      validator: validatorText(record),
+      generation: record.generation,
+      isSeekable: true,
+      proxyUrl,
+      fileName: record.fileName,
+    }
+  }
+
+  async #locate(request: Extract<ClientRequest, { type: 'locate' }>, signal: AbortSignal): Promise<Answer | 'sent'> {
+    const session = this.#session(request.session)
+    const maxBytes = Math.min(request.lengthBytes, MAX_DATA_BYTES)
+    const options = { deadlineMs: request.deadlineMs, signal }
+    const location = await session.locate(request.reader, request.start, maxBytes, request.unreadable, options)
+    if (location === 'end') return { type: 'end' }
+    if (location.kind === 'file') {
+      const { path, fileOffset, start, end } = location
+      return { type: 'extent', path, fileOffset, start, end }
+    }
+    const bytes = location.bytes.subarray(0, maxBytes)
+    this.#send({ id: request.id, type: 'data', start: location.start, lengthBytes: bytes.length }, bytes)
+    return 'sent'
+  }
+
+  #map(request: Extract<ClientRequest, { type: 'map' }>): Answer {
+    const toPairs = (ranges: Iterable<{ start: number; end: number }>): [number, number][] =>
+      [...ranges].map((range) => [range.start, range.end])
+    if (request.session !== undefined) {
+      const { media } = this.#session(request.session)
+      if (media.kind === 'passthrough') return { type: 'map', sizeBytes: null, present: [] }
+      return { type: 'map', sizeBytes: media.record.sizeBytes, present: toPairs(media.generation.present) }
+    }
+    if (request.url === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'map needs a session or a url')
+    const { sizeBytes, present } = this.#parts.library.map({ url: request.url, headers: request.headers })
+    return { type: 'map', sizeBytes, present: toPairs(present) }
+  }
+
+  #session(name: string): Session {
+    const session = this.#sessions.get(name)
+    if (session === undefined) throw new SeekCacheError('ERR_SEEKCACHE_NOT_FOUND', `there is no session ${name}`)
+    return session
+  }
+
+  #closeSession(name: string): void {
+    this.#sessions.get(name)?.close()
+    this.#sessions.delete(name)
+  }
+
+  #send(message: HostMessage, raw?: Buffer): void {
+    if (this.#socket.destroyed) return
+    this.#socket.write(formatMessage(message))
+    if (raw !== undefined) this.#socket.write(raw)
+    if (this.#socket.writableLength > MAX_UNSENT_BYTES) this.#socket.destroy()
+  }
+}
+
+function describe(error: unknown): { code: SeekCacheError['code']; message: string; httpStatus?: number } {
+  if (!(error instanceof SeekCacheError)) {
+    const isTimeout = error instanceof DOMException && error.name === 'TimeoutError'
+    if (isTimeout) return { code: 'ERR_SEEKCACHE_TIMEOUT', message: 'the origin has not sent a byte in time' }
+    return { code: 'ERR_SEEKCACHE_USAGE', message: `the host failed: ${(error as Error).message}` }
+  }
+  const { code, message, httpStatus } = error
+  return isCode(error, 'ERR_SEEKCACHE_ORIGIN_STATUS') && httpStatus !== undefined ? { code, message, httpStatus } : { code, message }
+}

@@ -1,0 +1,245 @@
+/**
+ * The host: opens a cache directory, wires all parts together, and closes them in order.
+ *
+ * It owns the lifecycle: the directory's lock (in the store), the socket, the proxy's port, the state file by which
+ * clients find them, and the clock that ends a host that nobody needs.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { layoutOf, prepareLayout } from './cache/layout.ts'
+import { Store } from './cache/store.ts'
+import type { HostOptions } from './config.ts'
+import type { ListEntry, Status } from './control/protocol.ts'
+import { PROTOCOL_VERSION } from './control/protocol.ts'
+import { checkSocketPath, ControlServer } from './control/server.ts'
+import { MediaLibrary } from './media.ts'
+import { Transport } from './origin/transport.ts'
+import { Proxy } from './proxy/server.ts'
+import { ProxyUrls } from './proxy/urls.ts'
+import type { ScheduleLimits } from './schedule/scheduler.ts'
+import { Telemetry, type Logger } from './telemetry.ts'
+import { VERSION } from './version.ts'
+
+/** What stands in `host.json`. */
+export interface HostState {
+  readonly pid: number
+  readonly version: string
+  readonly protocol: number
+  readonly socket: string
+  readonly proxy: string
+}
+
+export class Host {
+  readonly options: HostOptions
+  readonly #store: Store
+  readonly #transport: Transport
+  readonly #library: MediaLibrary
+  readonly #telemetry: Telemetry
+  readonly #urls: ProxyUrls
+  readonly #proxy: Proxy
+  readonly #control: ControlServer
+  readonly #startedMs = Date.now()
+  #activity = 0
+  #idleTimer: NodeJS.Timeout | undefined
+  #stopping: Promise<void> | undefined
+  #resolveStopped: () => void = () => {}
+  /** Resolves when the host has left. */
+  readonly stopped: Promise<void>
+
+  /**
+   * The log is opened once the directory is there: it may lie in it.
+   * @throws ERR_SEEKCACHE_CACHE_LOCKED where the directory has a host, _CACHE_UNWRITABLE, _CACHE_FORMAT, and _USAGE for a
+   * socket path or a port that cannot be had
+   */
+  static async start(options: HostOptions, openLog: () => Logger): Promise<Host> {
+    checkSocketPath(options.socketPath)
+    await prepareLayout(layoutOf(options.cacheDir))
+    const log = openLog()
+    const telemetry = new Telemetry(log)
+    const store = await Store.open({
+      dir: options.cacheDir,
+      maxSizeBytes: options.maxSizeBytes,
+      reserveFreeBytes: options.reserveFreeBytes,
+      checkedShare: options.checkedShare,
+      syncData: options.syncData,
+      onDiskState: (message, isFailing) => log[isFailing ? 'warn' : 'info'](message),
+      onDamage: (message) => {
+        telemetry.damagedChunks.inc()
+        log.warn(message)
+      },
+    })
+    const host = new Host(options, store, telemetry, await ensureToken(options.cacheDir))
+    try {
+      await host.#listen()
+    } catch (error) {
+      await host.stop()
+      throw error
+    }
+    return host
+  }
+
+  private constructor(options: HostOptions, store: Store, telemetry: Telemetry, token: string) {
+    this.options = options
+    this.#store = store
+    this.#telemetry = telemetry
+    this.stopped = new Promise((resolve) => (this.#resolveStopped = resolve))
+    this.#urls = new ProxyUrls(token)
+    this.#transport = new Transport({ maxConnectionsPerOrigin: options.connectionsPerOrigin })
+    this.#library = new MediaLibrary({
+      store,
+      transport: this.#transport,
+      telemetry,
+      limits: scheduleLimits(options),
+      userAgent: `seekcache/${VERSION}`,
+    })
+    const onActivity = (delta: 1 | -1): void => this.#onActivity(delta)
+    this.#proxy = new Proxy(
+      {
+        port: options.port === 0 ? lastPort(options.cacheDir) : options.port,
+        isPortRequired: options.port !== 0,
+        waitMs: options.waitMs,
+      },
+      { library: this.#library, urls: this.#urls, telemetry, onActivity },
+    )
+    this.#control = new ControlServer(
+      {
+        library: this.#library,
+        urls: this.#urls,
+        telemetry,
+        version: VERSION,
+        status: () => this.#status(),
+        list: () => this.#list(),
+        evictAll: () => this.#evictAll(),
+        stop: () => void this.stop(),
+      },
+      onActivity,
+    )
+    telemetry.usedBytes.set(0)
+  }
+
+  async #listen(): Promise<void> {
+    const port = await this.#proxy.listen()
+    this.#urls.base = `http://127.0.0.1:${port}/${this.#urls.token}`
+    await writePrivate(join(this.options.cacheDir, 'port'), `${port}\n`)
+    await this.#control.listen(this.options.socketPath)
+    await writePrivate(this.#stateFile, `${JSON.stringify(this.state)}\n`)
+    this.#onActivity(0)
+  }
+
+  get #stateFile(): string {
+    return join(this.options.cacheDir, 'host.json')
+  }
+
+  get state(): HostState {
+    const { socketPath: socket } = this.options
+    return { pid: process.pid, version: VERSION, protocol: PROTOCOL_VERSION, socket, proxy: this.#urls.base }
+  }
+
+  /** Finishes writes, commits, and leaves the directory to the next host. */
+  async stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    await this.#stopping
+  }
+
+  async #stop(): Promise<void> {
+    clearTimeout(this.#idleTimer)
+    await rm(this.#stateFile, { force: true })
+    await this.#control.close().catch(() => undefined)
+    await this.#proxy.close().catch(() => undefined)
+    await this.#library.close()
+    await this.#transport.close()
+    await this.#store.close()
+    this.#resolveStopped()
+  }
+
+  #onActivity(delta: 1 | -1 | 0): void {
+    this.#activity += delta
+    clearTimeout(this.#idleTimer)
+    const { idleExitMs } = this.options
+    if (this.#activity > 0 || idleExitMs === undefined || this.#stopping !== undefined) return
+    this.#idleTimer = setTimeout(() => {
+      this.#telemetry.log.info('nobody is connected: leaving')
+      void this.stop()
+    }, idleExitMs)
+  }
+
+  // ---- what it tells of itself
+
+  #status(): Omit<Status, 'sessions'> {
+    const { usedBytes, degraded } = this.#store.stats
+    this.#telemetry.usedBytes.set(usedBytes)
+    const open = this.#library.all
+    return {
+      version: VERSION,
+      pid: process.pid,
+      uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 1000),
+      cacheDir: this.options.cacheDir,
+      socket: this.options.socketPath,
+      proxy: this.#urls.base,
+      maxSizeBytes: this.options.maxSizeBytes,
+      usedBytes,
+      resources: [...this.#store.resources()].length,
+      readers: open.reduce((sum, media) => sum + media.scheduler.readerCount, 0),
+      fetchesInFlight: open.reduce((sum, media) => sum + media.scheduler.fetchCount, 0),
+      originBytes: this.#telemetry.counted.originBytes,
+      degraded: degraded ?? null,
+    }
+  }
+
+  #list(): ListEntry[] {
+    const entries: ListEntry[] = []
+    for (const [, record] of this.#store.resources()) {
+      let presentBytes = 0
+      for (const range of this.#store.presentRanges(record.generation, record.sizeBytes)) presentBytes += range.end - range.start
+      const { displayUrl: url, sizeBytes, contentType, lastUsedMs } = record
+      entries.push({ url, sizeBytes, presentBytes, contentType: contentType ?? null, lastUsedMs })
+    }
+    return entries.sort((a, b) => b.lastUsedMs - a.lastUsedMs)
+  }
+
+  async #evictAll(): Promise<number> {
+    let freedBytes = 0
+    for (const [key] of [...this.#store.resources()]) freedBytes += await this.#store.removeResource(key)
+    return freedBytes
+  }
+}
+
+function scheduleLimits(options: HostOptions): ScheduleLimits {
+  return {
+    maxFetches: options.connectionsPerOrigin,
+    maxReadahead: Math.max(1, Math.min(3, options.connectionsPerOrigin - 1)),
+    readaheadPieceBytes: 512 * 1024, // 52 ms at 80 Mbit/s: what a seek may find in front of it
+    drainBytes: 64 * 1024,
+    initialWindowBytes: 1024 * 1024,
+    maxWindowBytes: options.maxWindowBytes,
+    stall: { firstByteMs: Math.max(10_000, options.stallMs), betweenBytesMs: options.stallMs },
+  }
+}
+
+/** The last port again, so that a player that was told it finds a restarted host there. */
+function lastPort(cacheDir: string): number {
+  try {
+    const port = Number(readFileSync(join(cacheDir, 'port'), 'utf8'))
+    return Number.isInteger(port) && port > 0 && port < 65_536 ? port : 0
+  } catch {
+    return 0
+  }
+}
+
+async function ensureToken(cacheDir: string): Promise<string> {
+  const path = join(cacheDir, 'token')
+  const known = (await readFile(path, 'utf8').catch(() => '')).trim()
+  if (/^[\w-]{43}$/.test(known)) return known
+  const token = randomBytes(32).toString('base64url')
+  await writePrivate(path, `${token}\n`)
+  return token
+}
+
+async function writePrivate(path: string, text: string): Promise<void> {
+  await writeFile(`${path}.new`, text, { mode: 0o600 })
+  await rename(`${path}.new`, path)
+}
