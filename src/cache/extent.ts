@@ -24,6 +24,8 @@ export class Extent {
   #allocatedCount = 0
   lastUsedMs: number
   isFileCreated: boolean
+  /** Whether this process has seen that the file is as long as its chunks need. */
+  isLengthChecked = false
   /** Running writes; an extent with one is not evicted. */
   pendingWrites = 0
 
@@ -101,6 +103,19 @@ export class Extent {
     this.#unverifiedCount--
   }
 
+  /** Its file is not what was written: every chunk is compared with its checksum before it is used again. */
+  distrust(): void {
+    this.#unverified.set(this.#presence)
+    this.#unverifiedCount = this.#presence.reduce((sum, byte) => sum + popCount(byte), 0)
+  }
+
+  /** How long its file must be if its last chunk is a whole one; the resource's last chunk may be shorter. */
+  get lengthInFile(): number {
+    let end = CHUNKS_PER_EXTENT
+    while (end > 0 && !this.has(end - 1)) end--
+    return end * CHUNK_BYTES
+  }
+
   /** @returns whether the chunk took no disk before */
   markAllocated(chunk: number): boolean {
     if (getBit(this.#allocated, chunk)) return false
@@ -110,6 +125,7 @@ export class Extent {
   }
 
   markWritten(chunk: number, crc: number): void {
+    this.markVerified(chunk)
     setBit(this.#presence, chunk, true)
     this.#crcs[chunk] = crc
   }
@@ -126,6 +142,12 @@ export class Extent {
     while (end < CHUNKS_PER_EXTENT && this.has(end)) end++
     return end
   }
+}
+
+function popCount(byte: number): number {
+  let count = 0
+  for (let rest = byte; rest !== 0; rest &= rest - 1) count++
+  return count
 }
 
 function getBit(bits: Uint8Array, index: number): boolean {

@@ -155,10 +155,11 @@ export class Generation {
       const residents = run.map((index) => this.#residents.get(index)!)
       const lengthBytes = residents.reduce((sum, resident) => sum + resident.buffer.length, 0)
       const extent = this.#extentFor(extentIndex)
-      const isWritten = await this.#store.writeChunks(extent, first % CHUNKS_PER_EXTENT, residents)
+      const outcome = await this.#store.writeChunks(extent, first % CHUNKS_PER_EXTENT, residents)
+      if (outcome === 'gone') continue // the same run once more, into a new file
       this.#store.countUnwritten(-lengthBytes)
       for (const index of run) {
-        if (isWritten) this.#residents.delete(index)
+        if (outcome === 'written') this.#residents.delete(index)
         else this.#keepInMemory(index)
       }
     }
@@ -231,6 +232,7 @@ export class Generation {
       const buffer = target?.subarray(0, wanted) ?? Buffer.allocUnsafeSlow(wanted)
       const readBytes = await this.#store.readExtent(found.extent, buffer, position - found.extent.start)
       if (readBytes === wanted) return buffer
+      if (this.#extents.get(found.extent.key.index) !== found.extent) continue // its file was gone
       this.#lose(found.extent, chunkIndexAt(position + readBytes) % CHUNKS_PER_EXTENT)
       if (readBytes > 0) return buffer.subarray(0, readBytes)
     }
@@ -278,7 +280,7 @@ export class Generation {
     const extent = this.#extentFor(extentIndexAt(position))
     for (const hole of partial.inFile.missing(run.start, run.end)) {
       const at = chunk.start + hole.start - extent.start
-      if (!(await this.#store.writePartial(extent, at, partial.buffer.subarray(hole.start, hole.end)))) {
+      if ((await this.#store.writePartial(extent, at, partial.buffer.subarray(hole.start, hole.end))) !== 'written') {
         return { kind: 'memory', start: position, bytes: partial.buffer.subarray(offset, run.end) }
       }
       partial.inFile.add(hole.start, hole.end)
@@ -303,6 +305,7 @@ export class Generation {
         break
       }
       if (await this.#isIntact(extent, chunk)) continue
+      if (this.#extents.get(extent.key.index) !== extent) return 'lost'
       if (extent.has(chunk)) this.#lose(extent, chunk)
       if (chunk === first) return 'lost'
       last = chunk
@@ -328,13 +331,10 @@ export class Generation {
   async inspect(path: string, position: number): Promise<'intact' | 'lost'> {
     const extent = this.#extents.get(extentIndexAt(position))
     if (extent === undefined || extent.path !== path) return 'lost' // told of an extent that was evicted since
-    if (!(await this.#store.isExtentFileThere(extent))) {
-      await this.#store.dropExtent(extent)
-      return 'lost'
-    }
+    if (!(await this.#store.confirmFile(extent))) return 'lost'
     const chunk = chunkIndexAt(position) % CHUNKS_PER_EXTENT
     if (!extent.has(chunk) || (await this.#isIntact(extent, chunk))) return 'intact'
-    this.#lose(extent, chunk)
+    if (this.#extents.get(extent.key.index) === extent) this.#lose(extent, chunk)
     return 'lost'
   }
 

@@ -50,6 +50,9 @@ export interface StoreOptions {
   readonly diskRetryMs?: number
 }
 
+/** 'refused': the disk, or the budget, has no room now. 'gone': the extent's file had vanished; it is forgotten. */
+export type WriteOutcome = 'written' | 'refused' | 'gone'
+
 export interface StoreStats {
   readonly usedBytes: number
   readonly evictedBytes: number
@@ -79,6 +82,7 @@ export class Store {
   #evictedBytes = 0
   #damagedChunks = 0
   #isClosed = false
+  #recovery: Promise<void> = Promise.resolve()
 
   /** The directory is prepared (`prepareLayout`). @throws ERR_SEEKCACHE_CACHE_LOCKED, _CACHE_UNWRITABLE, _CACHE_FORMAT */
   static async open(options: StoreOptions): Promise<Store> {
@@ -87,7 +91,7 @@ export class Store {
     try {
       const store = new Store(options, layout, lock, new IndexDb(layout.indexDir))
       store.#load()
-      void store.#removeOrphans()
+      store.#recovery = store.#removeOrphans()
       return store
     } catch (error) {
       lock.release()
@@ -143,8 +147,14 @@ export class Store {
     }
   }
 
+  /** Resolves when what an earlier host left half-done is cleared away; nothing else waits for it. */
+  async settleRecovery(): Promise<void> {
+    await this.#recovery
+  }
+
   async close(): Promise<void> {
     if (this.#isClosed) return
+    await this.#recovery
     for (const { generation } of this.#open.values()) await generation.settle()
     this.#isClosed = true
     clearTimeout(this.#commitTimer)
@@ -256,54 +266,75 @@ export class Store {
     return new Extent(key, fileName, path, this.#bootId, Date.now(), false)
   }
 
-  /** Writes whole chunks from `first` on. @returns false where the disk, or the budget, has no room for them */
-  async writeChunks(extent: Extent, first: number, chunks: readonly { buffer: Buffer; crc: number }[]): Promise<boolean> {
+  /** Writes whole chunks from `first` on. */
+  async writeChunks(extent: Extent, first: number, chunks: readonly { buffer: Buffer; crc: number }[]): Promise<WriteOutcome> {
     const numbers = chunks.map((_, i) => first + i)
-    const isDone = await this.#write(extent, first * CHUNK_BYTES, chunks.map((chunk) => chunk.buffer), numbers)
-    if (!isDone) return false
+    const outcome = await this.#write(extent, first * CHUNK_BYTES, chunks.map((chunk) => chunk.buffer), numbers)
+    if (outcome !== 'written') return outcome
     numbers.forEach((chunk, i) => extent.markWritten(chunk, chunks[i]!.crc))
     this.#markDirty(extent)
-    return true
+    return outcome
   }
 
   /** Writes a part of a chunk early, for a reader in another process. It is not presence. */
-  async writePartial(extent: Extent, offset: number, bytes: Buffer): Promise<boolean> {
+  async writePartial(extent: Extent, offset: number, bytes: Buffer): Promise<WriteOutcome> {
     return await this.#write(extent, offset, [bytes], [Math.floor(offset / CHUNK_BYTES)])
   }
 
-  async #write(extent: Extent, offset: number, buffers: readonly Buffer[], chunks: readonly number[]): Promise<boolean> {
-    if (this.#isClosed || (this.#degraded !== undefined && Date.now() < this.#degraded.retryAtMs)) return false
+  async #write(extent: Extent, offset: number, buffers: readonly Buffer[], chunks: readonly number[]): Promise<WriteOutcome> {
+    if (this.#isClosed || (this.#degraded !== undefined && Date.now() < this.#degraded.retryAtMs)) return 'refused'
     extent.pendingWrites++
     try {
-      if (!(await this.#makeRoom(chunks.filter((chunk) => !extent.has(chunk)).length * CHUNK_BYTES))) return false
-      await this.#createFile(extent)
+      if (!(await this.#makeRoom(chunks.filter((chunk) => !extent.has(chunk)).length * CHUNK_BYTES))) return 'refused'
+      await this.#ensureFile(extent)
       await this.#files.write(extent.path, buffers, offset)
       for (const chunk of chunks) if (extent.markAllocated(chunk)) this.#usedBytes += CHUNK_BYTES
       this.touch(extent)
       this.#recover()
-      return true
+      return 'written'
     } catch (error) {
+      if (extent.isFileCreated && (error as NodeJS.ErrnoException).code === 'ENOENT') {
+        await this.#dropExtent(extent)
+        return 'gone'
+      }
       this.#degrade(error as NodeJS.ErrnoException)
-      return false
+      return 'refused'
     } finally {
       extent.pendingWrites--
     }
   }
 
-  async #createFile(extent: Extent): Promise<void> {
-    if (extent.isFileCreated) return
+  async #ensureFile(extent: Extent): Promise<void> {
+    if (extent.isFileCreated) return await this.#checkLength(extent)
     await this.#keepReserve()
     await mkdir(dirname(extent.path), { recursive: true, mode: 0o700 })
     await this.#files.create(extent.path)
-    extent.isFileCreated = true
+    extent.isFileCreated = extent.isLengthChecked = true
   }
 
+  /** A file that lost its end must not get zeros for it by a write further on: what it holds is checked from then on. */
+  async #checkLength(extent: Extent): Promise<void> {
+    if (extent.isLengthChecked) return
+    const { size } = await stat(extent.path)
+    if (size <= extent.lengthInFile - CHUNK_BYTES) extent.distrust()
+    extent.isLengthChecked = true
+  }
+
+  /** @returns the bytes read; fewer than wanted where the file is not what was written */
   async readExtent(extent: Extent, target: Buffer, offset: number): Promise<number> {
-    return await this.#files.read(extent.path, target, offset).catch(() => 0)
+    try {
+      return await this.#files.read(extent.path, target, offset)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') await this.#dropExtent(extent)
+      return 0
+    }
   }
 
-  async isExtentFileThere(extent: Extent): Promise<boolean> {
-    return await stat(extent.path).then((found) => found.isFile(), () => false)
+  /** Another process could not read its file. @returns false where it is gone, and forgotten */
+  async confirmFile(extent: Extent): Promise<boolean> {
+    if (await stat(extent.path).then((found) => found.isFile(), () => false)) return true
+    await this.#dropExtent(extent)
+    return false
   }
 
   touch(extent: Extent): void {
@@ -322,7 +353,9 @@ export class Store {
     this.#markDirty(extent)
   }
 
+  /** A chunk is not what was written. What else is in that file is not believed any more either. */
   reportLost(extent: Extent, range: Range): void {
+    extent.distrust()
     this.#damagedChunks++
     this.#options.onDamage?.(`damaged chunk at ${range.start} in ${extent.path}: it will be fetched again`)
     this.#markDirty(extent)
@@ -415,7 +448,8 @@ export class Store {
     }
   }
 
-  async dropExtent(extent: Extent): Promise<void> {
+  async #dropExtent(extent: Extent): Promise<void> {
+    if (this.#extentsOf(extent.key.generation).get(extent.key.index) !== extent) return
     this.#options.onDamage?.(`${extent.path} is gone: what it held will be fetched again`)
     await this.#removeExtents([extent])
   }

@@ -1,0 +1,326 @@
+/** The store on a real directory: what is written comes back, what is damaged is found, what is evicted is gone. */
+
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+
+import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import { victims } from '../src/cache/eviction.ts'
+import type { Generation, Location } from '../src/cache/generation.ts'
+import type { ResourceRecord } from '../src/cache/index-db.ts'
+import { layoutOf, newGenerationId, prepareLayout } from '../src/cache/layout.ts'
+import { Store, type StoreOptions } from '../src/cache/store.ts'
+import { isCode } from '../src/errors.ts'
+import { patternContent, type Content } from './support/content.ts'
+import { tempDir } from './support/temp-dir.ts'
+
+const BOOT = 'boot-1'
+
+async function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
+  await prepareLayout(layoutOf(dir))
+  return await Store.open({ dir, maxSizeBytes: 2 ** 30, reserveFreeBytes: 0, checkedShare: 0, syncData: false, bootId: BOOT, ...options })
+}
+
+function record(generation: string, sizeBytes: number): ResourceRecord {
+  return {
+    displayUrl: 'http://origin/film.mkv', fileName: 'film.mkv', generation, sizeBytes, contentType: 'video/x-matroska',
+    etag: '"v1"', lastModified: undefined, isRangeable: true, freshUntilMs: 0, lastUsedMs: 0,
+  }
+}
+
+/** A generation of a new resource. */
+async function newGeneration(store: Store, sizeBytes: number): Promise<Generation> {
+  const id = newGenerationId()
+  await store.putResource(id, record(id, sizeBytes))
+  return store.openGeneration(id, sizeBytes)
+}
+
+function fill(generation: Generation, content: Content, start = 0, end = content.sizeBytes, stepBytes = 100_000): void {
+  for (let at = start; at < end; at += stepBytes) generation.write(at, content.read(at, Math.min(at + stepBytes, end)))
+}
+
+async function assertBytes(generation: Generation, content: Content, start: number, end: number): Promise<void> {
+  for (let at = start; at < end; ) {
+    const bytes = await generation.read(at, end - at)
+    assert.ok(bytes !== undefined && bytes.length > 0, `byte ${at} is there`)
+    assert.ok(bytes.equals(content.read(at, at + bytes.length)), `bytes from ${at} are right`)
+    at += bytes.length
+  }
+}
+
+function extentFiles(dir: string): string[] {
+  const root = join(dir, 'extents')
+  return readdirSync(root).flatMap((generation) => readdirSync(join(root, generation)).map((name) => join(root, generation, name)))
+}
+
+test('what is written is read back, at once and after a restart', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(2 * EXTENT_BYTES + 12_345)
+  let store = await openStore(dir.path)
+  const first = await newGeneration(store, content.sizeBytes)
+  fill(first, content)
+  await assertBytes(first, content, 0, content.sizeBytes)
+  await first.settle()
+  await store.close()
+
+  store = await openStore(dir.path)
+  const again = store.openGeneration(first.id, content.sizeBytes)
+  assert.deepEqual([...again.present], [{ start: 0, end: content.sizeBytes }])
+  await assertBytes(again, content, 0, content.sizeBytes)
+  await store.close()
+})
+
+test('pieces in any order and overlap make whole chunks; the first arrival counts', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(CHUNK_BYTES * 3)
+  const lie = patternContent(CHUNK_BYTES * 3, 2)
+  const store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content, 70_000, 90_000)
+  fill(generation, lie, 60_000, 100_000, 40_000)
+  assert.equal(generation.present.lengthBytes, 0)
+  await assertBytes(generation, content, 70_000, 90_000)
+  await assertBytes(generation, lie, 60_000, 65_536)
+  await store.close()
+})
+
+test('bytes of an incomplete chunk are read as they arrive, in memory and by place', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(EXTENT_BYTES)
+  const store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  generation.write(1000, content.read(1000, 1500))
+  assert.equal(await generation.read(999, 10), undefined)
+  await assertBytes(generation, content, 1000, 1500)
+  const location = (await generation.locate(1200)) as Extract<Location, { kind: 'file' }>
+  assert.deepEqual([location.kind, location.start, location.end], ['file', 1000, 1500])
+  const inFile = readFileSync(location.path).subarray(location.fileOffset, location.fileOffset + 500)
+  assert.ok(inFile.equals(content.read(1000, 1500)))
+  await store.close()
+})
+
+test('an incomplete chunk is not there after a restart', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(EXTENT_BYTES)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content, 0, CHUNK_BYTES + 500)
+  await generation.locate(CHUNK_BYTES + 10)
+  await store.close()
+  store = await openStore(dir.path)
+  assert.deepEqual([...store.openGeneration(generation.id, content.sizeBytes).present], [{ start: 0, end: CHUNK_BYTES }])
+  await store.close()
+})
+
+test('after another boot every chunk is checked, and only a damaged one is lost', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(10 * CHUNK_BYTES)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await store.close()
+  const [path] = extentFiles(dir.path)
+  const bytes = readFileSync(path!)
+  bytes[4 * CHUNK_BYTES + 77]! ^= 1
+  writeFileSync(path!, bytes)
+
+  store = await openStore(dir.path, { bootId: 'boot-2' })
+  const again = store.openGeneration(generation.id, content.sizeBytes)
+  await assertBytes(again, content, 0, 4 * CHUNK_BYTES)
+  assert.equal(await again.read(4 * CHUNK_BYTES, 10), undefined, 'the damaged chunk is not served')
+  await assertBytes(again, content, 5 * CHUNK_BYTES, content.sizeBytes)
+  assert.equal(store.stats.damagedChunks, 1)
+  fill(again, content, 4 * CHUNK_BYTES, 5 * CHUNK_BYTES)
+  await store.close()
+
+  store = await openStore(dir.path, { bootId: 'boot-2', checkedShare: 1 })
+  await assertBytes(store.openGeneration(generation.id, content.sizeBytes), content, 0, content.sizeBytes)
+  assert.equal(store.stats.damagedChunks, 0, 'it was mended')
+  await store.close()
+})
+
+test('a chunk that was not checked in its first new boot is still checked in the next', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(40 * CHUNK_BYTES)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await store.close()
+  store = await openStore(dir.path, { bootId: 'boot-2' })
+  await assertBytes(store.openGeneration(generation.id, content.sizeBytes), content, 0, 100)
+  await store.close()
+  const [path] = extentFiles(dir.path)
+  const bytes = readFileSync(path!)
+  bytes[39 * CHUNK_BYTES]! ^= 1
+  writeFileSync(path!, bytes)
+  store = await openStore(dir.path, { bootId: 'boot-2' })
+  assert.equal(await store.openGeneration(generation.id, content.sizeBytes).read(39 * CHUNK_BYTES, 10), undefined)
+  await store.close()
+})
+
+for (const [what, harm] of [
+  ['truncated', (path: string): void => truncateSync(path, 3 * CHUNK_BYTES + 5)],
+  ['deleted', (path: string): void => unlinkSync(path)],
+] as const) {
+  test(`an extent file that was ${what} costs what it held, not a wrong byte`, async () => {
+    await using dir = await tempDir()
+    const content = patternContent(10 * CHUNK_BYTES)
+    let store = await openStore(dir.path)
+    const id = (await newGeneration(store, content.sizeBytes)).id
+    fill(store.openGeneration(id, content.sizeBytes), content)
+    await store.close()
+    harm(extentFiles(dir.path)[0]!)
+    store = await openStore(dir.path)
+    const generation = store.openGeneration(id, content.sizeBytes)
+    if (what === 'truncated') await assertBytes(generation, content, 0, 3 * CHUNK_BYTES)
+    assert.equal(await generation.read(5 * CHUNK_BYTES, 10), undefined)
+    fill(generation, content, 9 * CHUNK_BYTES, 10 * CHUNK_BYTES) // beyond the new end: what lies between reads as zeros now
+    await generation.settle()
+    for (let at = 0; at < content.sizeBytes; ) {
+      const bytes = await generation.read(at, CHUNK_BYTES)
+      if (bytes === undefined) fill(generation, content, at, at + CHUNK_BYTES)
+      else assert.ok(bytes.equals(content.read(at, at + bytes.length)), `bytes from ${at} are right`)
+      at += bytes?.length ?? 0
+    }
+    await assertBytes(generation, content, 0, content.sizeBytes)
+    await store.close()
+  })
+}
+
+test('another process that cannot read a place makes the host look, and forget', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(CHUNK_BYTES * 4)
+  const store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await generation.settle()
+  const location = (await generation.locate(0)) as Extract<Location, { kind: 'file' }>
+  assert.equal(await generation.inspect(location.path, 0), 'intact')
+  unlinkSync(location.path)
+  assert.equal(await generation.inspect(location.path, 0), 'lost')
+  assert.equal(await generation.locate(0), undefined)
+  await store.close()
+})
+
+test('files that no record names are removed at the start', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(CHUNK_BYTES * 4)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await store.close()
+  const [named] = extentFiles(dir.path)
+  const orphan = join(dir.path, 'extents', generation.id, '7-0123456789abcdef')
+  writeFileSync(orphan, 'left over')
+  store = await openStore(dir.path)
+  await store.settleRecovery()
+  assert.deepEqual(extentFiles(dir.path), [named])
+  await store.close()
+})
+
+test('the budget holds, the least recently used goes first, a window never', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(6 * EXTENT_BYTES)
+  const store = await openStore(dir.path, { maxSizeBytes: 4 * EXTENT_BYTES })
+  const generation = await newGeneration(store, content.sizeBytes)
+  generation.protectedRanges = () => [{ start: 2 * EXTENT_BYTES, end: 3 * EXTENT_BYTES }]
+  for (let index = 0; index < 6; index++) {
+    fill(generation, content, index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES)
+    await generation.settle()
+    assert.ok(store.stats.usedBytes <= 4 * EXTENT_BYTES)
+  }
+  assert.ok(generation.present.covers(2 * EXTENT_BYTES, 3 * EXTENT_BYTES), 'the window is there')
+  assert.ok(generation.present.covers(5 * EXTENT_BYTES, 6 * EXTENT_BYTES), 'the newest is there')
+  assert.equal(extentFiles(dir.path).length, 4)
+  assert.ok(store.stats.evictedBytes > 0)
+  for (const range of generation.present) await assertBytes(generation, content, range.start, range.end)
+  await store.close()
+})
+
+test('an open file of an evicted extent keeps its bytes', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(2 * EXTENT_BYTES)
+  const store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await generation.settle()
+  const { path } = (await generation.locate(0)) as Extract<Location, { kind: 'file' }>
+  const { openSync, readSync, closeSync } = await import('node:fs')
+  const fd = openSync(path, 'r')
+  await store.removeResource(generation.id)
+  assert.throws(() => statSync(path))
+  const bytes = Buffer.alloc(1000)
+  readSync(fd, bytes, 0, 1000, 5000)
+  closeSync(fd)
+  assert.ok(bytes.equals(content.read(5000, 6000)))
+  assert.equal(await generation.read(5000, 10), undefined)
+  await store.close()
+})
+
+test('a disk that fails costs the caching, not the bytes, and is used again when it works', async () => {
+  await using dir = await tempDir()
+  const messages: string[] = []
+  const content = patternContent(2 * EXTENT_BYTES)
+  const store = await openStore(dir.path, { diskRetryMs: 0, onDiskState: (message) => messages.push(message) })
+  const generation = await newGeneration(store, content.sizeBytes)
+  const obstacle = join(dir.path, 'extents', generation.id)
+  rmSync(obstacle, { recursive: true, force: true })
+  writeFileSync(obstacle, 'a file where a directory should be')
+  fill(generation, content, 0, EXTENT_BYTES / 2)
+  await generation.settle()
+  assert.match(messages[0]!, /without caching/)
+  assert.ok(store.stats.degraded !== undefined)
+  await assertBytes(generation, content, 0, EXTENT_BYTES / 2)
+  const location = await generation.locate(0)
+  assert.equal(location?.kind, 'memory')
+
+  unlinkSync(obstacle)
+  fill(generation, content, EXTENT_BYTES, 2 * EXTENT_BYTES)
+  await generation.settle()
+  assert.equal(store.stats.degraded, undefined)
+  assert.match(messages.at(-1)!, /goes on/)
+  await assertBytes(generation, content, 0, EXTENT_BYTES / 2)
+  assert.equal((await generation.locate(0))?.kind, 'file', 'what was kept in memory is on the disk now')
+  await store.close()
+})
+
+test('one host a directory', async () => {
+  await using dir = await tempDir()
+  const store = await openStore(dir.path)
+  await assert.rejects(openStore(dir.path), (error) => isCode(error, 'ERR_SEEKCACHE_CACHE_LOCKED'))
+  await store.close()
+  await (await openStore(dir.path)).close()
+})
+
+test('a directory of another format is not touched', async () => {
+  await using dir = await tempDir()
+  await (await openStore(dir.path)).close()
+  writeFileSync(dir.file('format'), 'seekcache cache directory, format 99\n')
+  await assert.rejects(openStore(dir.path), (error) => isCode(error, 'ERR_SEEKCACHE_CACHE_FORMAT'))
+})
+
+test('a new generation makes the old one go, unless somebody reads it', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(CHUNK_BYTES * 4)
+  const store = await openStore(dir.path)
+  const old = await newGeneration(store, content.sizeBytes)
+  fill(old, content)
+  await old.settle()
+  await store.putResource(old.id, record('1111111111111111', content.sizeBytes))
+  await assertBytes(old, content, 0, content.sizeBytes)
+  await store.releaseGeneration(old)
+  assert.deepEqual(extentFiles(dir.path), [])
+  await store.close()
+})
+
+test('victims: oldest first, headers and tails last, windows never', () => {
+  const of = (name: string, lastUsedMs: number, facts: object = {}): { name: string; lengthBytes: number; lastUsedMs: number; isProtected: boolean; holdsIndex: boolean } =>
+    ({ name, lengthBytes: 10, lastUsedMs, isProtected: false, holdsIndex: false, ...facts })
+  const all = [of('new', 9), of('head', 0, { holdsIndex: true }), of('window', 1, { isProtected: true }), of('old', 2)]
+  const names = (neededBytes: number): string[] => victims(all, neededBytes).map((victim) => victim.name)
+  assert.deepEqual(names(0), [])
+  assert.deepEqual(names(1), ['old'])
+  assert.deepEqual(names(11), ['old', 'new'])
+  assert.deepEqual(names(1000), ['old', 'new', 'head'])
+})

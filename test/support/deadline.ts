@@ -1,0 +1,19 @@
+/**
+ * Bounds for waits that should end long before: a test that hangs says what it waited for instead of timing out as a
+ * whole. The bounds are generous, since a slow machine is no failure.
+ */
+
+export const PATIENCE_MS = 60_000
+
+/** `promise`, or an error that names `what` after `limitMs`. */
+export async function within<T>(what: string, promise: Promise<T>, limitMs = PATIENCE_MS): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const expiry = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: nothing within ${limitMs} ms`)), limitMs)
+  })
+  try {
+    return await Promise.race([promise, expiry])
+  } finally {
+    clearTimeout(timer)
+  }
+}
