@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 
 import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
-import { demandAt, moveDemand } from '../src/schedule/demand.ts'
+import { demandAt, moveDemand, shouldFill } from '../src/schedule/demand.ts'
 import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
 
 const KIB = 1024
@@ -14,7 +14,7 @@ const SIZE = 64 * MIB
 const LIMITS: PlanLimits = { maxFetches: 8, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
-  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, ...facts }
+  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
 }
 
 function state(facts: Partial<PlanState>): PlanState {
@@ -83,6 +83,7 @@ const aReader = fc.record({
   windowBytes: fc.integer({ min: 1, max: 32 * MIB }),
   consumedBytes: fc.oneof(fc.constant(0), fc.nat(32 * MIB)),
   isWaiting: fc.boolean(),
+  isFilling: fc.constant(true),
   kind: fc.constantFrom('play' as const, 'fill' as const),
 })
 const aState = fc
@@ -179,4 +180,14 @@ test('an origin without ranges is fetched once, from the start, and only again f
   assert.deepEqual(cancels(planSequential(gone) as Action[]), [3])
   const ahead = { ...facts, inFlight: running, arrived: RangeSet.of({ start: 0, end: 20 * MIB }), maxAheadBytes: 4 * MIB }
   assert.deepEqual(planSequential({ ...ahead, readers: [reader(0, { isWaiting: false })] }), [{ type: 'pause', fetchId: 3 }])
+})
+
+test('a window is filled in runs: begun when a hole is near, until there is none', () => {
+  const demand = demandAt(10 * MIB, WINDOW)
+  const at = (bytes: number): number => 10 * MIB + bytes
+  assert.ok(shouldFill(demand, at(0), false, true), 'whoever waits')
+  assert.ok(shouldFill(demand, at(500 * KIB), false, false), 'a hole in the nearer half')
+  assert.ok(!shouldFill(demand, at(600 * KIB), false, false), 'a hole in the farther half can wait')
+  assert.ok(shouldFill(demand, at(600 * KIB), true, false), 'what was begun is finished')
+  assert.ok(!shouldFill(demand, at(MIB), true, false), 'no hole')
 })

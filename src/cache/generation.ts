@@ -23,10 +23,13 @@ import {
   type Range,
 } from '../bytes/ranges.ts'
 import type { Extent } from './extent.ts'
+import type { PartialRecord } from './index-db.ts'
 import type { Store } from './store.ts'
 
 /** Partly received chunks that are kept; 16 MiB. The oldest is dropped beyond, and fetched again if it is wanted. */
 const MAX_PARTIAL_CHUNKS = 256
+/** Of those, so many are kept over a restart: 4 MiB in the index. */
+const MAX_SAVED_PARTIAL_CHUNKS = 64
 /** One write joins at most so many chunks: 1 MiB keeps the latency of the next one low. */
 const MAX_CHUNKS_PER_WRITE = 16
 /** Chunks checked at once on first use after a reboot: 1 MiB, ~0.5 ms. */
@@ -70,12 +73,32 @@ export class Generation {
   /** Running writers, by extent. */
   readonly #writers = new Map<number, Promise<void>>()
 
-  constructor(store: Store, id: string, sizeBytes: number, extents: Map<number, Extent>) {
+  constructor(store: Store, id: string, sizeBytes: number, extents: Map<number, Extent>, partials: readonly PartialRecord[]) {
     this.#store = store
     this.id = id
     this.sizeBytes = sizeBytes
     this.#extents = extents
     for (const extent of extents.values()) this.#addPresence(extent)
+    for (const partial of partials) this.#restore(partial)
+  }
+
+  #restore({ chunk, ranges, bytes, crc }: PartialRecord): void {
+    const buffer = Buffer.from(bytes)
+    if (crc32(buffer) !== crc) return
+    let at = 0
+    for (const [start, end] of ranges) {
+      this.write(chunk * CHUNK_BYTES + start, buffer.subarray(at, at + end - start))
+      at += end - start
+    }
+  }
+
+  /** What a restart would lose: the incomplete chunks, the newest ones first. */
+  partialRecords(): PartialRecord[] {
+    const newest = [...this.#partials].slice(-MAX_SAVED_PARTIAL_CHUNKS)
+    return newest.map(([chunk, { buffer, received }]) => {
+      const bytes = Buffer.concat([...received].map(({ start, end }) => buffer.subarray(start, end)))
+      return { chunk, ranges: [...received].map(({ start, end }) => [start, end] as const), bytes, crc: crc32(bytes) }
+    })
   }
 
   #addPresence(extent: Extent): void {

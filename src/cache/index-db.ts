@@ -37,6 +37,16 @@ export interface ExtentRecord {
   readonly lastUsedMs: number
 }
 
+/** The received parts of a chunk that was not complete when its resource was closed. */
+export interface PartialRecord {
+  readonly chunk: number
+  /** Within the chunk: `[[start, end), …]`. */
+  readonly ranges: readonly (readonly [number, number])[]
+  /** The bytes of the ranges, one after another. */
+  readonly bytes: Uint8Array
+  readonly crc: number
+}
+
 export interface ExtentKey {
   readonly generation: string
   readonly index: number
@@ -52,6 +62,7 @@ export class IndexDb {
   readonly #root: RootDatabase
   readonly #resources: Database<ResourceRecord, string>
   readonly #extents: Database<ExtentRecord, [string, number]>
+  readonly #partials: Database<readonly PartialRecord[], string>
   /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. */
   readonly salt: Buffer
 
@@ -61,6 +72,7 @@ export class IndexDb {
       this.#root = open({ path: dir, name: 'meta', maxDbs: 4 })
       this.#resources = this.#root.openDB({ name: 'resources' })
       this.#extents = this.#root.openDB({ name: 'extents' })
+      this.#partials = this.#root.openDB({ name: 'partials' })
     } catch (cause) {
       throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', `the index in ${dir} cannot be opened`, { cause })
     }
@@ -93,6 +105,15 @@ export class IndexDb {
 
   *extents(): Generator<[ExtentKey, ExtentRecord]> {
     for (const { key, value } of this.#extents.getRange()) yield [{ generation: key[0], index: key[1] }, value]
+  }
+
+  partials(generation: string): readonly PartialRecord[] {
+    return this.#partials.get(generation) ?? []
+  }
+
+  async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
+    if (records.length > 0) await this.#partials.put(generation, records)
+    else if (this.#partials.get(generation) !== undefined) await this.#partials.remove(generation)
   }
 
   /** All changes in one transaction. */

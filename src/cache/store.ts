@@ -155,7 +155,7 @@ export class Store {
   async close(): Promise<void> {
     if (this.#isClosed) return
     await this.#recovery
-    for (const { generation } of this.#open.values()) await generation.settle()
+    for (const { generation } of this.#open.values()) await this.#saveGeneration(generation)
     this.#isClosed = true
     clearTimeout(this.#commitTimer)
     this.#commitDirty()
@@ -200,6 +200,7 @@ export class Store {
     await this.#index.putResource(key, record)
     if (before !== undefined && before.generation !== record.generation && !this.#open.has(before.generation)) {
       await this.#removeExtents([...this.#extentsOf(before.generation).values()])
+      await this.#index.putPartials(before.generation, [])
     }
   }
 
@@ -210,20 +211,21 @@ export class Store {
     const extents = [...this.#extentsOf(record.generation).values()].filter((extent) => extent.pendingWrites === 0)
     const freedBytes = extents.reduce((sum, extent) => sum + extent.lengthBytes, 0)
     await this.#removeExtents(extents)
+    await this.#index.putPartials(record.generation, [])
     return freedBytes
   }
 
   /** Bytes of a generation that are in complete chunks. */
   presentRanges(generation: string, sizeBytes: number): Iterable<Range> {
     const open = this.#open.get(generation)?.generation
-    return (open ?? new Generation(this, generation, sizeBytes, this.#extentsOf(generation))).present
+    return (open ?? new Generation(this, generation, sizeBytes, this.#extentsOf(generation), [])).present
   }
 
   /** Opened as often as wanted; each opening is given back by `releaseGeneration`. */
   openGeneration(id: string, sizeBytes: number): Generation {
     let open = this.#open.get(id)
     if (open === undefined) {
-      open = { generation: new Generation(this, id, sizeBytes, this.#extentsOf(id)), users: 0 }
+      open = { generation: new Generation(this, id, sizeBytes, this.#extentsOf(id), this.#index.partials(id)), users: 0 }
       this.#open.set(id, open)
     }
     open.users++
@@ -231,13 +233,22 @@ export class Store {
   }
 
   async releaseGeneration(generation: Generation): Promise<void> {
-    await generation.settle()
+    await this.#saveGeneration(generation)
     const open = this.#open.get(generation.id)
     if (open === undefined || --open.users > 0) return
     this.#open.delete(generation.id)
     for (const [id, chunk] of this.#memoryOnly) if (chunk.generation === generation) this.#memoryOnly.delete(id)
     const isCurrent = [...this.#index.resources()].some(([, record]) => record.generation === generation.id)
     if (!isCurrent) await this.#removeExtents([...this.#extentsOf(generation.id).values()])
+    if (!isCurrent) await this.#index.putPartials(generation.id, [])
+  }
+
+  /** Waits for its writes, and keeps what its incomplete chunks hold: what was once played is not fetched again. */
+  async #saveGeneration(generation: Generation): Promise<void> {
+    await generation.settle()
+    await this.#index.putPartials(generation.id, generation.partialRecords()).catch((error: unknown) => {
+      this.#degrade(error as NodeJS.ErrnoException)
+    })
   }
 
   // ---- back-pressure

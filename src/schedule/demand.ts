@@ -36,6 +36,18 @@ export function moveDemand(demand: Demand, position: number, limits: WindowLimit
   return { runStart: demand.runStart, position, consumedBytes, windowEnd: windowEnd(position, consumedBytes, limits) }
 }
 
+/**
+ * Whether the window is to be filled now. Filling begins when a hole is nearer than half the window, and goes on until there is
+ * none: requests come in runs, and a reader that is satisfied from the cache does not fetch what it may never come to.
+ *
+ * @param firstHole the first byte at or after the position that has not arrived
+ */
+export function shouldFill(demand: Demand, firstHole: number, isFilling: boolean, isWaiting: boolean): boolean {
+  if (isWaiting) return true
+  if (firstHole >= demand.windowEnd) return false
+  return isFilling || firstHole - demand.position < (demand.windowEnd - demand.position) / 2
+}
+
 function windowEnd(position: number, consumedBytes: number, limits: WindowLimits): number {
   const lengthBytes = Math.max(limits.initialBytes, Math.min(2 * consumedBytes, limits.maxBytes))
   return Math.min(position + lengthBytes, limits.sizeBytes)

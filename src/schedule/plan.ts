@@ -19,6 +19,8 @@ export interface PlanReader {
   readonly kind: 'play' | 'fill'
   readonly position: number
   readonly windowEnd: number
+  /** Whether its window is being filled: begun when a hole comes near, done when there is none left. */
+  readonly isFilling: boolean
   /** Since its last seek. */
   readonly consumedBytes: number
   /** It waits for the byte at `position`. */
@@ -117,7 +119,7 @@ function seekRange(reader: PlanReader): Range {
 /** The pieces to start, the most needed first; no more of a reader than could be started at all. */
 function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] {
   const pieces: Range[] = []
-  for (const reader of state.readers) {
+  for (const reader of state.readers.filter((candidate) => candidate.isFilling)) {
     let count = 0
     for (const hole of holes(reader, state.arrived, [...running, ...pieces])) {
       let start = hole.start
@@ -212,7 +214,7 @@ export type SequentialAction = Action | { readonly type: 'pause' | 'resume'; rea
  */
 export function planSequential(state: SequentialState): SequentialAction[] {
   const fetch = state.inFlight[0]
-  const wanted = state.readers.filter((reader) => state.arrived.endOfRun(reader.position) < reader.windowEnd)
+  const wanted = state.readers.filter((reader) => reader.isFilling && state.arrived.endOfRun(reader.position) < reader.windowEnd)
   if (fetch === undefined) return wanted.length === 0 ? [] : [{ type: 'fetch', start: 0, end: state.sizeBytes, isUrgent: true }]
   if (state.readers.length === 0) return [{ type: 'cancel', fetchId: fetch.id }]
   const isPassed = wanted.some((reader) => reader.isWaiting && state.arrived.endOfRun(reader.position) < fetch.start)

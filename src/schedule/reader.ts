@@ -6,7 +6,8 @@
 
 import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
-import { demandAt, moveDemand, type Demand } from './demand.ts'
+import { demandAt, moveDemand, shouldFill, type Demand } from './demand.ts'
+import type { PlanReader } from './plan.ts'
 import type { Scheduler, WaitOptions } from './scheduler.ts'
 
 export class Reader {
@@ -16,6 +17,7 @@ export class Reader {
   movedAtMs = performance.now()
   readonly #scheduler: Scheduler
   #demand: Demand
+  #isFilling = false
 
   constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number) {
     this.#scheduler = scheduler
@@ -24,9 +26,14 @@ export class Reader {
     this.#demand = demandAt(position, scheduler.windowLimits)
   }
 
-  get demandNow(): { position: number; windowEnd: number; consumedBytes: number } {
+  /** The facts for the plan. */
+  facts(isWaiting: boolean): PlanReader {
+    const { id, kind } = this
     const { position, windowEnd, consumedBytes } = this.#demand
-    return { position, consumedBytes, windowEnd: this.kind === 'fill' ? this.#scheduler.generation.sizeBytes : windowEnd }
+    const { arrived, sizeBytes } = this.#scheduler.generation
+    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd: sizeBytes, isWaiting, isFilling: true }
+    this.#isFilling = shouldFill(this.#demand, arrived.endOfRun(position), this.#isFilling, isWaiting)
+    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isFilling: this.#isFilling }
   }
 
   get window(): Range {
@@ -38,7 +45,10 @@ export class Reader {
     if (position === this.#demand.position) return
     const { runStart } = this.#demand
     this.#demand = moveDemand(this.#demand, position, this.#scheduler.windowLimits)
-    if (this.#demand.runStart !== runStart) this.movedAtMs = performance.now()
+    if (this.#demand.runStart !== runStart) {
+      this.movedAtMs = performance.now()
+      this.#isFilling = false
+    }
     this.#scheduler.requestPlan()
   }
 

@@ -204,7 +204,7 @@ export class Scheduler {
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
     const readers: PlanReader[] = [...this.#readers]
       .sort((a, b) => b.movedAtMs - a.movedAtMs)
-      .map((reader) => ({ id: reader.id, kind: reader.kind, ...reader.demandNow, isWaiting: waiting.has(reader) }))
+      .map((reader) => reader.facts(waiting.has(reader)))
     const inFlight = [...this.#inFlight.values()]
     const facts = { arrived: this.generation.arrived, readers, inFlight }
     if (!isRangeable) {
