@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 
 import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
-import { demandAt, moveDemand, shouldFill } from '../src/schedule/demand.ts'
+import { demandAt, moveDemand, nextFilling, NOT_FILLING } from '../src/schedule/demand.ts'
 import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
 
 const KIB = 1024
@@ -184,10 +184,14 @@ test('an origin without ranges is fetched once, from the start, and only again f
 
 test('a window is filled in runs: begun when a hole is near, until there is none', () => {
   const demand = demandAt(10 * MIB, WINDOW)
-  const at = (bytes: number): number => 10 * MIB + bytes
-  assert.ok(shouldFill(demand, at(0), false, true), 'whoever waits')
-  assert.ok(shouldFill(demand, at(500 * KIB), false, false), 'a hole in the nearer half')
-  assert.ok(!shouldFill(demand, at(600 * KIB), false, false), 'a hole in the farther half can wait')
-  assert.ok(shouldFill(demand, at(600 * KIB), true, false), 'what was begun is finished')
-  assert.ok(!shouldFill(demand, at(MIB), true, false), 'no hole')
+  const waited = { hasWaited: true, isFilling: false }
+  const fills = (holeBytes: number, before: { hasWaited: boolean; isFilling: boolean }, isWaiting = false): boolean =>
+    nextFilling(demand, 10 * MIB + holeBytes, before, isWaiting).isFilling
+  assert.ok(fills(0, NOT_FILLING, true), 'whoever waits')
+  assert.ok(fills(500 * KIB, waited), 'a hole in the nearer half')
+  assert.ok(!fills(600 * KIB, waited), 'a hole in the farther half can wait')
+  assert.ok(fills(600 * KIB, { hasWaited: true, isFilling: true }), 'what was begun is finished')
+  assert.ok(!fills(MIB, { hasWaited: true, isFilling: true }), 'no hole')
+  assert.ok(!fills(500 * KIB, NOT_FILLING), 'who lives on the cache is not fetched for until a hole is very near')
+  assert.ok(fills(60 * KIB, NOT_FILLING))
 })

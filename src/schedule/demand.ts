@@ -36,16 +36,32 @@ export function moveDemand(demand: Demand, position: number, limits: WindowLimit
   return { runStart: demand.runStart, position, consumedBytes, windowEnd: windowEnd(position, consumedBytes, limits) }
 }
 
+/** How a run's window stands: whether its reader ever waited in this run, and whether the window is being filled. */
+export interface Filling {
+  readonly hasWaited: boolean
+  readonly isFilling: boolean
+}
+
+export const NOT_FILLING: Filling = { hasWaited: false, isFilling: false }
+
+/** A reader that lives on the cache so far is fetched for when a hole is nearer than this, or than a part of its run. */
+const NEAR_BYTES = 64 * 1024
+const NEAR_SHARE_OF_RUN = 1 / 4
+
 /**
- * Whether the window is to be filled now. Filling begins when a hole is nearer than half the window, and goes on until there is
- * none: requests come in runs, and a reader that is satisfied from the cache does not fetch what it may never come to.
+ * Filling begins when a hole comes near and goes on until there is none: requests come in runs. For a reader that had to wait,
+ * near is half the window. For one that never did, it is much less: what is played again from the cache must not fetch
+ * again what the first time was given up half-way.
  *
  * @param firstHole the first byte at or after the position that has not arrived
  */
-export function shouldFill(demand: Demand, firstHole: number, isFilling: boolean, isWaiting: boolean): boolean {
-  if (isWaiting) return true
-  if (firstHole >= demand.windowEnd) return false
-  return isFilling || firstHole - demand.position < (demand.windowEnd - demand.position) / 2
+export function nextFilling(demand: Demand, firstHole: number, before: Filling, isWaiting: boolean): Filling {
+  const hasWaited = before.hasWaited || isWaiting
+  if (isWaiting) return { hasWaited, isFilling: true }
+  if (firstHole >= demand.windowEnd) return { hasWaited, isFilling: false }
+  const halfWindow = (demand.windowEnd - demand.position) / 2
+  const near = hasWaited ? halfWindow : Math.min(halfWindow, Math.max(NEAR_BYTES, demand.consumedBytes * NEAR_SHARE_OF_RUN))
+  return { hasWaited, isFilling: before.isFilling || firstHole - demand.position < near }
 }
 
 function windowEnd(position: number, consumedBytes: number, limits: WindowLimits): number {

@@ -6,7 +6,7 @@
 
 import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
-import { demandAt, moveDemand, shouldFill, type Demand } from './demand.ts'
+import { demandAt, moveDemand, nextFilling, NOT_FILLING, type Demand, type Filling } from './demand.ts'
 import type { PlanReader } from './plan.ts'
 import type { Scheduler, WaitOptions } from './scheduler.ts'
 
@@ -17,7 +17,7 @@ export class Reader {
   movedAtMs = performance.now()
   readonly #scheduler: Scheduler
   #demand: Demand
-  #isFilling = false
+  #filling: Filling = NOT_FILLING
 
   constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number) {
     this.#scheduler = scheduler
@@ -32,8 +32,8 @@ export class Reader {
     const { position, windowEnd, consumedBytes } = this.#demand
     const { arrived, sizeBytes } = this.#scheduler.generation
     if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd: sizeBytes, isWaiting, isFilling: true }
-    this.#isFilling = shouldFill(this.#demand, arrived.endOfRun(position), this.#isFilling, isWaiting)
-    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isFilling: this.#isFilling }
+    this.#filling = nextFilling(this.#demand, arrived.endOfRun(position), this.#filling, isWaiting)
+    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isFilling: this.#filling.isFilling }
   }
 
   get window(): Range {
@@ -47,7 +47,7 @@ export class Reader {
     this.#demand = moveDemand(this.#demand, position, this.#scheduler.windowLimits)
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = performance.now()
-      this.#isFilling = false
+      this.#filling = NOT_FILLING
     }
     this.#scheduler.requestPlan()
   }
