@@ -1,0 +1,189 @@
+#include "connection.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace seekcache {
+
+namespace {
+
+// Unsent notes beyond this are dropped: the host has stopped reading, and old positions are of no use to it.
+constexpr std::size_t kMaxPendingBytes = protocol::kMaxClientLineBytes;
+constexpr std::size_t kReceiveBytes = 64 * 1024;
+
+#ifdef MSG_NOSIGNAL
+constexpr int kSendFlags = MSG_NOSIGNAL;
+#else
+constexpr int kSendFlags = 0;
+#endif
+
+int openSocket() {
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (fd < 0) return -1;
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+#ifdef SO_NOSIGPIPE
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#endif
+  return fd;
+}
+
+Error cancelledError() { return makeError(code::kCancelled, "the wait for the seekcache host was cancelled"); }
+
+Error timeoutError() { return makeError(code::kTimeout, "the seekcache host did not answer in time"); }
+
+Error interruption(Polled polled) { return polled == Polled::cancelled ? cancelledError() : timeoutError(); }
+
+}  // namespace
+
+Result<std::unique_ptr<Connection>> Connection::connect(const std::string &socketPath, std::string_view client,
+                                                        Wait &wait, bool *nobodyListens) {
+  *nobodyListens = false;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (socketPath.empty() || socketPath.size() >= sizeof address.sun_path) {
+    return makeError(code::kUsage, "the socket's path " + socketPath + " is empty or too long for a Unix socket");
+  }
+  std::memcpy(address.sun_path, socketPath.c_str(), socketPath.size() + 1);
+  int fd = openSocket();
+  if (fd < 0) return makeError(code::kHostUnavailable, std::string("no socket: ") + std::strerror(errno));
+  std::unique_ptr<Connection> connection(new Connection(fd));
+  while (::connect(fd, reinterpret_cast<sockaddr *>(&address), sizeof address) != 0) {
+    int cause = errno;
+    if (cause == EISCONN) break;
+    if (cause == EINTR) continue;
+    // EAGAIN is Linux's word for a full backlog: the host is alive and busy, so it is worth another try soon.
+    if (cause == EAGAIN || cause == EINPROGRESS || cause == EALREADY) {
+      Wait pause{std::min(wait.deadline, Clock::now() + std::chrono::milliseconds(5)), wait.cancel, {}, nullptr};
+      if (pollFor(-1, 0, pause) == Polled::cancelled) return cancelledError();
+      if (Clock::now() >= wait.deadline) return timeoutError();
+      continue;
+    }
+    *nobodyListens = cause == ENOENT || cause == ECONNREFUSED || cause == ENOTSOCK;
+    return makeError(code::kHostUnavailable, "no seekcache host at " + socketPath + ": " + std::strerror(cause));
+  }
+  Status greeted = connection->sayHello(client, wait);
+  if (!greeted) return std::move(greeted.error());
+  return connection;
+}
+
+Connection::~Connection() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Status Connection::sayHello(std::string_view client, Wait &wait) {
+  outgoing_ = protocol::hello(client);
+  Result<Reply> reply = receive(wait);
+  if (!reply) return std::move(reply.error());
+  if (auto *error = std::get_if<Error>(&reply->answer.body)) return std::move(*error);
+  auto *hello = std::get_if<protocol::Hello>(&reply->answer.body);
+  if (hello == nullptr || hello->protocol != protocol::kVersion) {
+    return lose(code::kProtocol, "the host at the socket does not speak version 1 of the control protocol");
+  }
+  return Done{};
+}
+
+Result<Reply> Connection::request(int64_t id, std::string line, Wait &wait) {
+  if (isLost()) return makeError(code::kHostUnavailable, "the connection to the seekcache host is lost");
+  if (line.size() > protocol::kMaxClientLineBytes) {
+    return makeError(code::kUsage, "the URL and its headers are longer than 64 KiB");
+  }
+  outgoing_ += line;
+  for (;;) {
+    Result<Reply> reply = receive(wait);
+    if (!reply) {
+      if (!isLost()) note(protocol::cancel(id));
+      return reply;
+    }
+    auto *error = std::get_if<Error>(&reply->answer.body);
+    if (error != nullptr && reply->answer.id == 0) return lose(error->code, error->message);
+    // Anything else with another id is the late answer of a request that was cancelled.
+    if (reply->answer.id != id) continue;
+    if (error != nullptr) return std::move(*error);
+    return reply;
+  }
+}
+
+void Connection::note(std::string line) {
+  if (isLost() || outgoing_.size() + line.size() > kMaxPendingBytes) return;
+  outgoing_ += line;
+  if (!flushSome()) lose(code::kHostUnavailable, {});
+}
+
+// False if the host has closed the connection.
+bool Connection::flushSome() {
+  while (!outgoing_.empty()) {
+    ssize_t sent = send(fd_, outgoing_.data(), outgoing_.size(), kSendFlags);
+    if (sent > 0) {
+      outgoing_.erase(0, static_cast<std::size_t>(sent));
+    } else if (errno != EINTR) {
+      return errno == EAGAIN || errno == EWOULDBLOCK;
+    }
+  }
+  return true;
+}
+
+Result<Reply> Connection::receive(Wait &wait) {
+  for (;;) {
+    if (!flushSome()) return lose(code::kHostUnavailable, "the seekcache host has gone");
+    Result<std::optional<Reply>> reply = takeReply();
+    if (!reply) return std::move(reply.error());
+    if (*reply) return std::move(**reply);
+    short events = outgoing_.empty() ? POLLIN : POLLIN | POLLOUT;
+    Polled polled = pollFor(fd_, events, wait);
+    if (polled != Polled::ready) return interruption(polled);
+    if (auto error = readSome()) return std::move(*error);
+  }
+}
+
+// The next whole message with its raw bytes, if all of it has arrived. A part stays in incoming_ for the next call, so a
+// cancelled wait loses nothing.
+Result<std::optional<Reply>> Connection::takeReply() {
+  std::size_t end = incoming_.find('\n', searched_);
+  if (end == std::string::npos) {
+    searched_ = incoming_.size();
+    if (searched_ > protocol::kMaxHostLineBytes) return lose(code::kProtocol, "the host sent a line of over 1 MiB");
+    return std::optional<Reply>();
+  }
+  auto answer = protocol::parse(std::string_view(incoming_).substr(0, end));
+  if (!answer) return lose(code::kProtocol, "the host sent a line that is no message of the control protocol");
+  std::size_t rawBytes = 0;
+  if (auto *data = std::get_if<protocol::Data>(&answer->body)) rawBytes = data->lengthBytes;
+  if (incoming_.size() - end - 1 < rawBytes) {
+    searched_ = end;
+    return std::optional<Reply>();
+  }
+  Reply reply{std::move(*answer), incoming_.substr(end + 1, rawBytes)};
+  incoming_.erase(0, end + 1 + rawBytes);
+  searched_ = 0;
+  return std::optional<Reply>(std::move(reply));
+}
+
+std::optional<Error> Connection::readSome() {
+  std::size_t before = incoming_.size();
+  incoming_.resize(before + kReceiveBytes);
+  ssize_t got = recv(fd_, incoming_.data() + before, kReceiveBytes, 0);
+  int cause = errno;
+  incoming_.resize(before + (got > 0 ? static_cast<std::size_t>(got) : 0));
+  if (got > 0 || (got < 0 && (cause == EAGAIN || cause == EWOULDBLOCK || cause == EINTR))) return std::nullopt;
+  return lose(code::kHostUnavailable, "the seekcache host has gone");
+}
+
+Error Connection::lose(std::string_view code, std::string message) {
+  if (fd_ >= 0) close(fd_);
+  fd_ = -1;
+  outgoing_.clear();
+  incoming_.clear();
+  searched_ = 0;
+  return makeError(code, std::move(message));
+}
+
+}  // namespace seekcache

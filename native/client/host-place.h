@@ -1,0 +1,23 @@
+// Where a host is: its cache directory and its socket, from the client's options and the environment, in the order that
+// docs/PROTOCOL.md gives ("Starting a host"). Pure but for reading the environment; callable from any thread.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace seekcache {
+
+struct HostPlace {
+  std::string cacheDir;
+  std::string socketPath;
+};
+
+// An explicit option beats the environment. An explicit directory without a socket means the directory's own socket,
+// whatever SEEKCACHE_SOCKET says: they would be two different hosts.
+HostPlace hostPlace(const std::string &cacheDir, const std::string &socketPath);
+
+// The commands that may start a host, most wanted first, each as its words.
+std::vector<std::vector<std::string>> hostCommands();
+
+}  // namespace seekcache

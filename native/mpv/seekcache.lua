@@ -1,0 +1,343 @@
+-- seekcache for mpv: http and https media play through the seekcache host, which keeps every byte on disk.
+--
+-- When mpv opens a URL, the URL is exchanged for one of the host's proxy on loopback, made from the host's state file
+-- (docs/PROTOCOL.md): no process is started and nobody is asked, so opening costs no time. Only `stream-open-filename`
+-- is changed: `path`, the title and watch-later keep the URL that the person gave. If there is no host one is started;
+-- if that fails, or the proxy cannot play the file, mpv plays the original directly, as without this script.
+--
+-- Left alone is what is not one file of media, or what the host could not fetch in mpv's place: playlists, HLS and DASH,
+-- loopback addresses, and URLs that need mpv's own cookie file, proxy or client certificate. URLs and headers carry
+-- credentials, so no message holds either.
+--
+-- Options: script-opts/seekcache.conf, or --script-opts=seekcache-OPTION=VALUE.
+
+local mp = require("mp")
+local msg = require("mp.msg")
+local utils = require("mp.utils")
+
+local options = {
+    enabled = true,
+    -- The host's cache directory; empty: SEEKCACHE_CACHE_DIR, else the usual place.
+    cache_dir = "",
+    -- How to call seekcache; empty: the package that this file lies in, else SEEKCACHE_COMMAND, else `seekcache`.
+    command = "",
+    -- Start a host if there is none.
+    start_host = true,
+    -- Seconds that a start may delay a file; then it plays directly, and the next one finds the host.
+    start_timeout = 5,
+    -- Also for URLs on this machine, which seldom gain from a cache.
+    intercept_loopback = false,
+}
+require("mp.options").read_options(options, "seekcache")
+
+local SCRIPT_FILE = debug.getinfo(1, "S").source:gsub("^@", "")
+-- ffmpeg keeps URLs in buffers of 4096 bytes and cuts longer ones without a word.
+local MAX_URL_BYTES = 4000
+-- What these options are while a file plays through the proxy. The host has been given the headers: loopback must not get
+-- them again. Prefetching opens the next entry behind the back of every hook, directly and with these emptied options.
+local WHILE_PROXIED = { ["http-header-fields"] = {}, ["referrer"] = "", ["prefetch-playlist"] = false }
+
+-- What this file's load has come to: the exchange in force, and the originals that the proxy could not play.
+local exchange = nil
+local refused = {}
+
+---------------------------------------------------------------------------------------------------------------- Text
+
+local BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+local function base64url(bytes)
+    local out = {}
+    for i = 1, #bytes, 3 do
+        local a, b, c = bytes:byte(i, i + 2)
+        local bits = a * 65536 + (b or 0) * 256 + (c or 0)
+        for digit = 0, (c and 3) or (b and 2) or 1 do
+            local index = math.floor(bits / 64 ^ (3 - digit)) % 64 + 1
+            out[#out + 1] = BASE64URL:sub(index, index)
+        end
+    end
+    return table.concat(out)
+end
+
+-- The parts of an http(s) URL, or nil for anything else.
+local function url_parts(url)
+    local scheme, authority, rest = url:match("^(%a+)://([^/?#]*)(.*)$")
+    scheme = scheme and scheme:lower()
+    if (scheme ~= "http" and scheme ~= "https") or authority == "" then return nil end
+    local place = (authority:match("@([^@]*)$") or authority):lower()
+    return {
+        place = place,
+        host = place:match("^%[(.*)%]") or place:match("^[^:]*"),
+        path = rest:match("^[^?#]*"),
+    }
+end
+
+local function file_name(path)
+    local name = path:match("([^/]*)$"):gsub("[^%w%-._~%%]", function(char)
+        return ("%%%02X"):format(char:byte())
+    end)
+    return name == "" and "media" or name
+end
+
+---------------------------------------------------------------------------------------------------------- What plays
+
+local function is_loopback(host)
+    return host == "localhost" or host:match("%.localhost$") or host:match("^127%.") or host == "0.0.0.0"
+        or host == "::1" or host == "::" or host:match("^::ffff:127%.")
+end
+
+local PLAYLISTS = { m3u = true, m3u8 = true, mpd = true, pls = true, xspf = true, asx = true, ism = true, cue = true }
+
+local function is_playlist(path)
+    local lower = path:lower()
+    return PLAYLISTS[lower:match("%.(%w+)$") or ""] or lower:match("%.ism/") ~= nil
+end
+
+-- Why the host cannot fetch in mpv's place, or nil: the origin would not be reached the way that the person asked for.
+local function not_transferable()
+    if (mp.get_property("http-proxy") or "") ~= "" then return "an http-proxy is set" end
+    if mp.get_property_bool("cookies") and (mp.get_property("cookies-file") or "") ~= "" then
+        return "a cookies-file is set"
+    end
+    if (mp.get_property("tls-cert-file") or "") ~= "" then return "a client certificate is set" end
+    for name in pairs(mp.get_property_native("stream-lavf-o") or {}) do
+        if name == "headers" or name == "cookies" or name == "http_proxy" then
+            return "stream-lavf-o sets " .. name
+        end
+    end
+    return nil
+end
+
+-- Why this URL is played directly, or nil.
+local function not_for_host(url, proxy)
+    local parts = url_parts(url)
+    if not parts then return "it is not on the web" end
+    if is_playlist(parts.path) then return "it is a playlist" end
+    if proxy and parts.place == url_parts(proxy).place then return "it is the host's own" end
+    if is_loopback(parts.host) and not options.intercept_loopback then return "it is on this machine" end
+    return nil
+end
+
+------------------------------------------------------------------------------------------------------------ The host
+
+local function cache_dir()
+    if options.cache_dir ~= "" then return mp.command_native({ "expand-path", options.cache_dir }) end
+    local dir = os.getenv("SEEKCACHE_CACHE_DIR")
+    if dir and dir ~= "" then return dir end
+    local caches = os.getenv("XDG_CACHE_HOME")
+    local home = os.getenv("HOME") or ""
+    if caches and caches ~= "" then return caches .. "/seekcache" end
+    local is_mac = utils.file_info("/System/Library/CoreServices") ~= nil
+    return home .. (is_mac and "/Library/Caches/seekcache" or "/.cache/seekcache")
+end
+
+local function content_of(path)
+    local file = io.open(path, "r")
+    local content = file and file:read("*a")
+    if file then file:close() end
+    return content
+end
+
+-- Whether a process is one that was started as `… serve …`, and not another one that has a dead host's number by now.
+-- Where the system does not tell (no /proc) it is taken for one.
+local function is_host(pid)
+    if not utils.file_info("/proc/self") then return true end
+    return (content_of(("/proc/%d/cmdline"):format(tonumber(pid) or 0)) or ""):find("serve", 1, true) ~= nil
+end
+
+-- The proxy of the running host, or nil. Lua has no sockets and asking a process would cost what the cache saves, so this
+-- believes the state file if its process runs; where that is wrong, loading fails and the original is played.
+local function running_proxy()
+    local state = utils.parse_json(content_of(utils.join_path(cache_dir(), "host.json")) or "")
+    if type(state) ~= "table" or type(state.proxy) ~= "string" or state.protocol ~= 1 then return nil end
+    if not url_parts(state.proxy) or not is_loopback(url_parts(state.proxy).host) then return nil end
+    if not is_host(state.pid) then return nil end
+    return (state.proxy:gsub("/+$", ""))
+end
+
+-- The host tells on descriptor 3 that it is ready; that is this shell's output. In a session or at least a process group
+-- of its own it is not reached by a Ctrl-C that is meant for mpv.
+local START_HOST = [[
+script=$(readlink -f "$1" 2>/dev/null || printf %s "$1")
+main=${script%/native/mpv/*}/dist/cli/main.js
+set -f
+if [ -n "$2" ]; then set -- "$3" $2
+elif [ "$main" != "$script/dist/cli/main.js" ] && [ -f "$main" ] && command -v node >/dev/null; then
+  set -- "$3" node "$main"
+elif [ -n "$SEEKCACHE_COMMAND" ]; then set -- "$3" $SEEKCACHE_COMMAND
+else set -- "$3" seekcache
+fi
+cache_dir=$1
+shift
+command -v "$1" >/dev/null || exit 127
+exec 3>&1 </dev/null >/dev/null 2>&1
+if command -v setsid >/dev/null; then setsid "$@" serve --background --ready-fd 3 --cache-dir "$cache_dir" &
+else
+  set -m
+  "$@" serve --background --ready-fd 3 --cache-dir "$cache_dir" &
+fi
+]]
+
+-- Starts a host and calls `done` with its proxy, or with nil when there is none within the time.
+local function start_host(done)
+    local timer
+    local args = { "sh", "-c", START_HOST, "seekcache", SCRIPT_FILE, options.command, cache_dir() }
+    local start = mp.command_native_async({
+        name = "subprocess",
+        args = args,
+        capture_stdout = true,
+        playback_only = false,
+    }, function(_, result)
+        timer:kill()
+        local word = utils.parse_json(result and result.stdout or "")
+        if type(word) == "table" and word.event == "ready" then
+            msg.verbose("started a host")
+            done(running_proxy())
+        else
+            msg.warn("no seekcache host can be had, playing directly" ..
+                (type(word) == "table" and word.code and (" (" .. word.code .. ")") or ""))
+            done(nil)
+        end
+    end)
+    timer = mp.add_timeout(options.start_timeout, function() mp.abort_async_command(start) end)
+end
+
+-------------------------------------------------------------------------------------------------------- The exchange
+
+-- Name and value of every header that mpv itself would send for this file.
+local function request_headers()
+    local headers, has = {}, {}
+    local function add(name, value)
+        headers[#headers + 1] = { name, value }
+        has[name:lower()] = true
+    end
+    for _, field in ipairs(mp.get_property_native("http-header-fields") or {}) do
+        local name, value = field:match("^%s*([^:%s]+)%s*:%s*(.-)%s*$")
+        if name then add(name, value) end
+    end
+    local agent, referrer = mp.get_property("user-agent") or "", mp.get_property("referrer") or ""
+    if agent ~= "" and not has["user-agent"] then add("User-Agent", agent) end
+    if referrer ~= "" and not has["referer"] then add("Referer", referrer) end
+    return headers
+end
+
+local function proxy_url(proxy, url)
+    local headers = {}
+    for _, header in ipairs(request_headers()) do
+        headers[#headers + 1] = ("[%s,%s]"):format(utils.format_json(header[1]), utils.format_json(header[2]))
+    end
+    -- mpv takes a URL with spaces, as ffmpeg does; on the wire, and for the host, they are escaped.
+    local escaped = url:gsub("[%c ]", function(char) return ("%%%02X"):format(char:byte()) end)
+    -- Written by hand: an empty Lua table does not tell whether it is a list.
+    local spec = ('{"url":%s,"headers":[%s]}'):format(utils.format_json(escaped), table.concat(headers, ","))
+    return proxy .. "/u/" .. base64url(spec) .. "/" .. file_name(url_parts(url).path)
+end
+
+-- What to open instead of `name`, or nil and the reason why `name` itself is opened.
+local function proxied(proxy, name)
+    if name:sub(1, 6) ~= "edl://" then
+        local reason = not_for_host(name, proxy)
+        if reason then return nil, reason end
+        local url = proxy_url(proxy, name)
+        if #url > MAX_URL_BYTES then return nil, "its URL and headers are too long" end
+        return url
+    end
+    -- ytdl_hook's list of whole files; the fragments of a DASH stream are not worth an entry each.
+    if name:find("!mp4_dash", 1, true) or name:find("init=", 1, true) then return nil, "it is a list of fragments" end
+    local out, position, count = {}, 1, 0
+    while true do
+        local first, last, length = name:find("%%(%d+)%%", position)
+        if not first then break end
+        local value = name:sub(last + 1, last + tonumber(length))
+        out[#out + 1] = name:sub(position, first - 1)
+        if not_for_host(value, proxy) == nil and #proxy_url(proxy, value) <= MAX_URL_BYTES then
+            value = proxy_url(proxy, value)
+            count = count + 1
+        end
+        out[#out + 1] = ("%%%d%%%s"):format(#value, value)
+        position = last + 1 + tonumber(length)
+    end
+    out[#out + 1] = name:sub(position)
+    if count == 0 then return nil, "it is a list without web media" end
+    return table.concat(out)
+end
+
+local function open_through(proxy)
+    local original = mp.get_property("stream-open-filename")
+    local instead, reason = proxied(proxy, original)
+    if not instead then
+        msg.verbose("left alone: " .. reason)
+        return
+    end
+    local before = {}
+    for name, value in pairs(WHILE_PROXIED) do
+        local current = mp.get_property_native(name)
+        -- An option that is unset must stay untouched: mpv gives it back as an empty text, which is a header.
+        local is_set = type(current) == "table" and #current > 0 or type(current) ~= "table" and current ~= ""
+        if is_set then
+            before[name] = current
+            mp.set_property_native("file-local-options/" .. name, value)
+        end
+    end
+    mp.set_property("stream-open-filename", instead)
+    exchange = { original = original, instead = instead, before = before }
+end
+
+-- Whether it is worth looking for a host, by what can be told without one.
+local function is_candidate(name)
+    if not options.enabled or not name or refused[name] then return false end
+    local reason = name:sub(1, 6) ~= "edl://" and not_for_host(name, nil) or not_transferable()
+    if reason then msg.verbose("left alone: " .. reason) end
+    return not reason
+end
+
+local function exchange_file(hook)
+    if not is_candidate(mp.get_property("stream-open-filename")) then return end
+    local started = mp.get_time()
+    local proxy = running_proxy()
+    if proxy then
+        open_through(proxy)
+        msg.debug(("exchanged in %.1f ms"):format((mp.get_time() - started) * 1000))
+    elseif options.start_host then
+        hook:defer()
+        start_host(function(new_proxy)
+            if new_proxy then open_through(new_proxy) end
+            hook:cont()
+        end)
+    else
+        msg.verbose("left alone: no host is running")
+    end
+end
+
+mp.add_hook("on_load", 50, function(hook)
+    exchange, refused = nil, {}
+    exchange_file(hook)
+end)
+
+-- Before ytdl_hook (10), which must see what the person asked for and not a URL on loopback.
+mp.add_hook("on_load_fail", 5, function()
+    if not exchange or mp.get_property("stream-open-filename") ~= exchange.instead then return end
+    msg.verbose("the proxy could not play it, trying the original")
+    for name, value in pairs(exchange.before) do mp.set_property_native("file-local-options/" .. name, value) end
+    mp.set_property("stream-open-filename", exchange.original)
+    refused[exchange.original] = true
+    exchange = nil
+end)
+
+-- The same URL for every server, in other letters: mpv loads a second time only what differs from the `path`.
+local function respelled(url)
+    local scheme, authority, rest = url:match("^(%a+://)([^/?#]*)(.*)$")
+    if not authority:find("@", 1, true) then return scheme .. "@" .. authority .. rest end
+    local place, port = authority:match("^(.*:)(%d+)$")
+    if port then return scheme .. place .. "0" .. port .. rest end
+    return scheme .. authority .. (scheme:lower() == "https://" and ":443" or ":80") .. rest
+end
+
+-- After ytdl_hook: what it has found behind a page is new; if it has found nothing, mpv tries the original.
+mp.add_hook("on_load_fail", 50, function(hook)
+    local name = mp.get_property("stream-open-filename")
+    if name ~= mp.get_property("path") then
+        exchange_file(hook)
+    elseif refused[name] then
+        mp.set_property("stream-open-filename", respelled(name))
+    end
+end)

@@ -1,0 +1,300 @@
+// The client's half of the control protocol against hostile hosts: lines that are no messages, framing in every split,
+// answers that come late, hosts that stop in the middle. Each failed check is printed; the exit code is their number.
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "../../native/client/cache-reader.h"
+#include "../../native/client/connection.h"
+#include "../../native/client/located.h"
+#include "../../native/client/protocol.h"
+
+using namespace seekcache;
+
+namespace {
+
+#ifdef MSG_NOSIGNAL
+constexpr int kSendFlags = MSG_NOSIGNAL;
+#else
+constexpr int kSendFlags = 0;
+#endif
+
+int failures = 0;
+
+void check(bool holds, const char *what, int line) {
+  if (holds) return;
+  std::fprintf(stderr, "client-test.cc:%d: %s\n", line, what);
+  failures++;
+}
+#define CHECK(condition) check(static_cast<bool>(condition), #condition, __LINE__)
+
+// A host of one connection, which runs `script` in a thread of its own.
+class ScriptedHost {
+ public:
+  explicit ScriptedHost(std::function<void(int)> script) {
+    directory_ = "/tmp/seekcache-client-test-XXXXXX";
+    CHECK(mkdtemp(directory_.data()) != nullptr);
+    path_ = directory_ + "/s";
+    listener_ = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path_.copy(address.sun_path, sizeof address.sun_path - 1);
+    CHECK(bind(listener_, reinterpret_cast<sockaddr *>(&address), sizeof address) == 0 && listen(listener_, 4) == 0);
+    thread_ = std::thread([this, script = std::move(script)] {
+      int fd = accept(listener_, nullptr, nullptr);
+      if (fd < 0) return;
+      script(fd);
+      close(fd);
+    });
+  }
+  ~ScriptedHost() {
+    shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    close(listener_);
+    unlink(path_.c_str());
+    rmdir(directory_.c_str());
+  }
+  const std::string &path() const { return path_; }
+
+ private:
+  std::string directory_;
+  std::string path_;
+  int listener_;
+  std::thread thread_;
+};
+
+// One line from the client; empty at its end.
+std::string readLine(int fd) {
+  std::string line;
+  char byte;
+  while (read(fd, &byte, 1) == 1) {
+    if (byte == '\n') return line;
+    line += byte;
+  }
+  return {};
+}
+
+void say(int fd, const std::string &bytes) {
+  for (std::size_t sent = 0; sent < bytes.size();) {
+    ssize_t count = send(fd, bytes.data() + sent, bytes.size() - sent, kSendFlags);
+    if (count <= 0) return;
+    sent += static_cast<std::size_t>(count);
+  }
+}
+
+const std::string kHello = "{\"type\":\"hello\",\"protocol\":1,\"version\":\"0.1.0\",\"pid\":1}\n";
+const std::string kOpened =
+    "{\"id\":1,\"type\":\"opened\",\"session\":\"s1\",\"sizeBytes\":100,\"contentType\":null,\"validator\":null,"
+    "\"generation\":\"g\",\"isSeekable\":true,\"proxyUrl\":\"\",\"fileName\":\"f\"}\n";
+
+Wait shortWait() { return {Clock::now() + std::chrono::seconds(10), nullptr, TimePoint::max(), nullptr}; }
+
+template <typename T>
+bool isA(const char *line) {
+  auto answer = protocol::parse(line);
+  return answer && std::holds_alternative<T>(answer->body);
+}
+
+void linesThatAreNoMessages() {
+  const char *hostile[] = {
+      "", " ", "null", "[]", "1", "\"x\"", "{", "{}", "{\"type\":1}", "{\"type\":\"extent\"}", "{\"id\":0,\"type\":\"end\"}",
+      "{\"id\":-1,\"type\":\"end\"}", "{\"id\":1.5,\"type\":\"end\"}", "{\"id\":\"1\",\"type\":\"end\"}",
+      "{\"id\":9007199254740992,\"type\":\"end\"}", "{\"id\":1e400,\"type\":\"end\"}",
+      // Positions: negative, reversed, empty, too big, not integers, missing.
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":-1,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":5,\"end\":4}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":5,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":18446744073709551615}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0.5,\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"f\",\"fileOffset\":0,\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\\u0000g\",\"fileOffset\":0,\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":[],\"fileOffset\":0,\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":0}",
+      "{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":262145}",
+      "{\"id\":1,\"type\":\"data\",\"start\":9007199254740991,\"lengthBytes\":1}",
+      "{\"id\":1,\"type\":\"opened\",\"session\":\"s\",\"sizeBytes\":-1,\"generation\":\"g\",\"isSeekable\":true}",
+      "{\"id\":1,\"type\":\"opened\",\"session\":\"\",\"sizeBytes\":1,\"generation\":\"g\",\"isSeekable\":true}",
+      "{\"id\":1,\"type\":\"opened\",\"session\":\"s\",\"sizeBytes\":1,\"isSeekable\":true}",
+      "{\"id\":1,\"type\":\"opened\",\"session\":\"s\",\"sizeBytes\":1,\"generation\":\"g\",\"isSeekable\":1}",
+      "{\"id\":1,\"type\":\"map\",\"present\":[[0,1],[2]]}", "{\"id\":1,\"type\":\"map\",\"present\":[0,1]}",
+      "{\"id\":1,\"type\":\"map\",\"present\":{}}", "{\"type\":\"error\"}", "{\"type\":\"end\"}", "{\"type\":\"hello\"}",
+      "{\"id\":1,\"type\":\"end\"} x", "\xff\xfe", "{\"id\":1,\"type\":\"\xff\"}"};
+  for (const char *line : hostile) {
+    if (protocol::parse(line)) std::fprintf(stderr, "accepted: %s\n", line), failures++;
+  }
+  CHECK(!protocol::parse(std::string(protocol::kMaxHostLineBytes, '[')));
+  CHECK(!protocol::parse(std::string(protocol::kMaxHostLineBytes + 1, ' ')));
+  std::string nested = "{\"id\":1,\"type\":\"x\",\"deep\":" + std::string(200000, '[') + std::string(200000, ']') + "}";
+  CHECK(isA<protocol::Other>(nested.c_str()));
+}
+
+void linesThatAreMessages() {
+  CHECK(isA<protocol::Hello>(kHello.c_str()));
+  CHECK(isA<protocol::Opened>(kOpened.c_str()));
+  CHECK(isA<protocol::End>("{\"id\":1,\"type\":\"end\",\"unknown\":{}}"));
+  CHECK(isA<protocol::Extent>("{\"id\":1.0,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":9007199254740991}"));
+  CHECK(isA<protocol::Data>("{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":262144}"));
+  CHECK(isA<protocol::Map>("{\"id\":1,\"type\":\"map\",\"sizeBytes\":null,\"present\":[[0,65536],[131072,131073]]}"));
+  auto error = protocol::parse("{\"id\":7,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_ORIGIN_STATUS\",\"message\":\"a\\nb\",\"httpStatus\":404}");
+  CHECK(error && std::get<Error>(error->body).httpStatus == 404 && std::get<Error>(error->body).message == "a b");
+  CHECK(protocol::open(1, "http://h/\xff", {{"a", "\xc3\x28"}}, 5).back() == '\n');
+  CHECK(protocol::locate(2, {"s", 1, 0, 1, 5, {}}).find("unreadable") == std::string::npos);
+  CHECK(!protocol::parseReady("{\"event\":\"ready\"}").ok() && !protocol::parseReady("").ok());
+  CHECK(protocol::parseReady("{\"event\":\"error\",\"code\":\"E\",\"message\":\"m\"}").error().is("E"));
+}
+
+// What a connection says of a host that greets with `bytes` and then closes.
+std::string greetedWith(const std::string &bytes) {
+  ScriptedHost host([&](int fd) {
+    readLine(fd);
+    say(fd, bytes);
+  });
+  Wait wait = shortWait();
+  bool nobodyListens;
+  auto connected = Connection::connect(host.path(), "test", wait, &nobodyListens);
+  return connected ? "ok" : connected.error().code;
+}
+
+void greetings() {
+  CHECK(greetedWith(kHello) == "ok");
+  CHECK(greetedWith("{\"type\":\"hello\",\"protocol\":2,\"version\":\"9\"}\n") == code::kProtocol);
+  CHECK(greetedWith("{\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_PROTOCOL\",\"message\":\"1 and 2\"}\n") == code::kProtocol);
+  CHECK(greetedWith("HTTP/1.1 400 Bad Request\r\n\r\n") == code::kProtocol);
+  CHECK(greetedWith("") == code::kHostUnavailable);
+  CHECK(greetedWith(kHello.substr(0, 10)) == code::kHostUnavailable);
+  CHECK(greetedWith(std::string(2 * protocol::kMaxHostLineBytes, 'x')) == code::kProtocol);
+}
+
+// Every message cut in every place arrives whole, and late answers with their raw bytes are passed over.
+void framing() {
+  const std::string raw = "\n{\"id\":9}\n x";
+  const std::string bytes = kHello + "{\"id\":90,\"type\":\"data\",\"start\":0,\"lengthBytes\":5}\n\nabc\n" +
+                            "{\"id\":91,\"type\":\"error\",\"code\":\"E\",\"message\":\"late\"}\n" +
+                            "{\"id\":1,\"type\":\"data\",\"start\":3,\"lengthBytes\":" + std::to_string(raw.size()) + "}\n" + raw;
+  for (std::size_t cut = 1; cut < bytes.size(); cut++) {
+    ScriptedHost host([&](int fd) {
+      readLine(fd);
+      say(fd, bytes.substr(0, cut));
+      if (cut >= kHello.size()) readLine(fd);
+      say(fd, bytes.substr(cut));
+      readLine(fd);
+    });
+    Wait wait = shortWait();
+    bool nobodyListens;
+    auto connected = Connection::connect(host.path(), "test", wait, &nobodyListens);
+    CHECK(connected.ok());
+    if (!connected) return;
+    auto reply = (*connected)->request(1, "{\"id\":1}\n", wait);
+    CHECK(reply.ok() && reply->raw == raw);
+    if (!reply) return;
+  }
+}
+
+void cancelledRequests() {
+  ScriptedHost host([&](int fd) {
+    readLine(fd);
+    say(fd, kHello);
+    readLine(fd);
+    CHECK(readLine(fd) == "{\"request\":1,\"type\":\"cancel\"}");
+    readLine(fd);
+    say(fd, "{\"id\":1,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_CANCELLED\",\"message\":\"\"}\n{\"id\":2,\"type\":\"end\"}\n");
+    readLine(fd);
+  });
+  CancelSignal cancel;
+  Wait wait = shortWait();
+  wait.cancel = &cancel;
+  bool nobodyListens;
+  auto connected = Connection::connect(host.path(), "test", wait, &nobodyListens);
+  CHECK(connected.ok());
+  wait.noticeAt = Clock::now();
+  wait.notice = [&] { cancel.set(); };
+  auto cancelled = (*connected)->request(1, "{\"id\":1}\n", wait);
+  CHECK(!cancelled && cancelled.error().is(code::kCancelled));
+  // Sticky until cleared.
+  CHECK(!(*connected)->request(9, "{\"id\":9}\n", wait));
+  cancel.clear();
+  auto next = (*connected)->request(2, "{\"id\":2}\n", wait);
+  CHECK(next.ok() && std::holds_alternative<protocol::End>(next->answer.body));
+}
+
+// What a read of byte 50 says if the host answers its locate with `answer`.
+std::string readAnsweredWith(const std::string &answer, std::string *read = nullptr) {
+  ScriptedHost host([&](int fd) {
+    readLine(fd);
+    say(fd, kHello);
+    readLine(fd);
+    say(fd, kOpened);
+    readLine(fd);
+    say(fd, answer);
+    readLine(fd);
+  });
+  ReaderOptions options;
+  options.socketPath = host.path();
+  options.mayStartHost = false;
+  options.timeout = std::chrono::seconds(5);
+  auto opened = CacheReader::open("http://h/f", {}, options);
+  CHECK(opened.ok());
+  char buffer[10];
+  auto count = (*opened)->read(50, buffer, 4);
+  if (count && read != nullptr) read->assign(buffer, *count);
+  return count ? "ok" : count.error().code;
+}
+
+void answersToReads() {
+  std::string read;
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"data\",\"start\":49,\"lengthBytes\":6}\nabcdef", &read) == "ok" && read == "bcde");
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"data\",\"start\":51,\"lengthBytes\":1}\na") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"data\",\"start\":98,\"lengthBytes\":3}\nabc") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"end\"}\n") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"ok\"}\n") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"extent\",\"path\":\"/dev/null\",\"fileOffset\":0,\"start\":0,\"end\":101}\n") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"extent\",\"path\":\"/dev/null\",\"fileOffset\":0,\"start\":60,\"end\":70}\n") == code::kProtocol);
+  CHECK(readAnsweredWith("{\"id\":2,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_TIMEOUT\",\"message\":\"\"}\n") == code::kTimeout);
+}
+
+void locatedRanges() {
+  char path[] = "/tmp/seekcache-located-XXXXXX";
+  int fd = mkstemp(path);
+  CHECK(write(fd, "0123456789", 10) == 10);
+  close(fd);
+  Located located;
+  char buffer[16];
+  CHECK(located.copy(100, buffer, 4).lengthBytes == 0);
+  located.learn({path, 2, {100, 104}});
+  located.learn({path, 6, {104, 107}});
+  CHECK(located.copy(101, buffer, 16).lengthBytes == 6 && std::string(buffer, 6) == "345678");
+  CHECK(located.copy(107, buffer, 1).lengthBytes == 0);
+  // Longer than the file: what there is, and the path to complain of.
+  located.learn({path, 9, {200, 204}});
+  auto copied = located.copy(200, buffer, 4);
+  CHECK(copied.lengthBytes == 1 && copied.unreadablePath == path);
+  CHECK(located.copy(101, buffer, 1).unreadablePath.empty());
+  unlink(path);
+  located.learn({path, 0, {300, 304}});
+  CHECK(located.copy(300, buffer, 4).unreadablePath == path);
+  located.learn({"/dev/zero", 0, {400, 404}});
+  CHECK(located.copy(400, buffer, 4).unreadablePath == "/dev/zero");
+}
+
+}  // namespace
+
+int main() {
+  linesThatAreNoMessages();
+  linesThatAreMessages();
+  greetings();
+  framing();
+  cancelledRequests();
+  answersToReads();
+  locatedRanges();
+  std::printf("{\"failures\":%d}\n", failures);
+  return failures == 0 ? 0 : 1;
+}
