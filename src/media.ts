@@ -85,6 +85,8 @@ export class MediaLibrary {
   /** All that somebody has open, replaced generations too. */
   readonly #opened = new Map<CachedMedia, Opened>()
   readonly #openings = new Map<string, Opening>()
+  /** Generations that their origin has replaced, until their record says so. */
+  readonly #replaced = new Set<string>()
 
   constructor(parts: MediaParts) {
     this.#parts = parts
@@ -202,7 +204,7 @@ export class MediaLibrary {
   // ---- a resource that is cached
 
   async #openKnown(key: string, record: ResourceRecord, source: Source, signal: AbortSignal): Promise<CachedMedia | undefined> {
-    const isFresh = record.freshUntilMs > Date.now()
+    const isFresh = record.freshUntilMs > Date.now() && !this.#replaced.has(record.generation)
     if (!isFresh) {
       const checked = await this.#check(record, source, signal)
       if (checked === undefined) return undefined
@@ -340,8 +342,17 @@ export class MediaLibrary {
     const { store, telemetry, limits } = this.#parts
     const generation = store.openGeneration(record.generation, record.sizeBytes)
     const { isRangeable } = record
-    const scheduler = new Scheduler({ store, generation, source, validator: validatorOf(record), isRangeable, limits, telemetry })
+    const onSuperseded = (): void => void this.#distrust(key, record)
+    const validator = validatorOf(record)
+    const scheduler = new Scheduler({ store, generation, source, validator, isRangeable, limits, telemetry, onSuperseded })
     return { kind: 'cached', key, record, generation, scheduler }
+  }
+
+  /** The origin has another version: whoever opens this resource next asks it first, however fresh the record seemed. */
+  async #distrust(key: string, record: ResourceRecord): Promise<void> {
+    this.#replaced.add(record.generation)
+    const current = this.#parts.store.resource(key)
+    if (current?.generation === record.generation) await this.#parts.store.putResource(key, { ...current, freshUntilMs: 0 })
   }
 
   async #fetchTail(media: CachedMedia): Promise<void> {

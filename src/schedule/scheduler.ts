@@ -55,6 +55,8 @@ export interface SchedulerParts {
   readonly isRangeable: boolean
   readonly limits: ScheduleLimits
   readonly telemetry: Telemetry
+  /** Called once, when the origin turns out to have another version. */
+  readonly onSuperseded: () => void
 }
 
 export class Scheduler {
@@ -287,9 +289,7 @@ export class Scheduler {
     const { log } = this.#parts.telemetry
     this.#lastError = error
     if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') {
-      log.warn({ resource: this.#parts.source.display }, error.message)
-      this.#superseded = error
-      this.#rejectAll(error)
+      this.supersede(error)
     } else if (isRetryable(error)) {
       this.#failedTries++
       log.info({ resource: this.#parts.source.display, tries: this.#failedTries }, error.message)
@@ -321,9 +321,12 @@ export class Scheduler {
 
   /** The origin has another version of this resource: what is here is read on, what is missing fails. */
   supersede(error: SeekCacheError): void {
-    this.#superseded ??= error
+    if (this.#superseded !== undefined) return
+    this.#superseded = error
+    this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, error.message)
+    for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     this.#rejectAll(error)
-    this.requestPlan()
+    this.#parts.onSuperseded()
   }
 
   close(): void {

@@ -1,0 +1,211 @@
+/** The proxy as players and strangers meet it. */
+
+import assert from 'node:assert/strict'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { test } from 'node:test'
+
+import { decide } from '../src/proxy/conditions.ts'
+import { patternContent } from './support/content.ts'
+import { inOrder, startFaultOrigin, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
+import { startHost, type TestHost } from './support/host.ts'
+
+const CONTENT = patternContent(5_000_000)
+
+interface Served extends AsyncDisposable {
+  readonly origin: FaultOrigin
+  readonly host: TestHost
+  readonly url: string
+}
+
+async function serve(options: Partial<FaultOriginOptions> = {}, args: readonly string[] = []): Promise<Served> {
+  const origin = await startFaultOrigin({ content: CONTENT, contentType: 'video/mp4', etag: '"v1"', ...options })
+  const host = await startHost({ args })
+  const url = host.proxyUrl(origin.url('film.mp4'))
+  const dispose = async (): Promise<void> => {
+    await host.stop()
+    await origin.stop()
+  }
+  return { origin, host, url, [Symbol.asyncDispose]: dispose }
+}
+
+async function get(url: string, headers: Record<string, string> = {}): Promise<Response> {
+  return await fetch(url, { headers })
+}
+
+async function bytesOf(response: Response): Promise<Buffer> {
+  return Buffer.from(await response.arrayBuffer())
+}
+
+/** A request as no browser and no fetch would send it. */
+async function rawRequest(url: string, options: { method?: string; headers?: Record<string, string>; path?: string }): Promise<IncomingMessage> {
+  const { port, pathname } = new URL(url)
+  return await new Promise((resolve, reject) => {
+    const request = httpRequest({ host: '127.0.0.1', port, path: options.path ?? pathname, ...options }, (response) => {
+      response.resume()
+      resolve(response)
+    })
+    request.on('error', reject)
+    request.end()
+  })
+}
+
+test('a plain GET gets 200 and the whole length, a ranged one 206 and exactly its range', async () => {
+  await using served = await serve()
+  const whole = await get(served.url)
+  assert.equal(whole.status, 200)
+  assert.equal(whole.headers.get('content-length'), String(CONTENT.sizeBytes))
+  assert.equal(whole.headers.get('accept-ranges'), 'bytes')
+  assert.equal(whole.headers.get('etag'), '"v1"')
+  assert.equal(whole.headers.get('content-type'), 'video/mp4')
+  assert.ok((await bytesOf(whole)).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  for (const [range, start, end] of [
+    ['bytes=0-0', 0, 1],
+    ['bytes=4000000-4000999', 4_000_000, 4_001_000],
+    ['bytes=4999000-', 4_999_000, 5_000_000],
+    ['bytes=-500', 4_999_500, 5_000_000],
+    ['bytes=4999999-9999999', 4_999_999, 5_000_000],
+  ] as const) {
+    const part = await get(served.url, { range })
+    assert.equal(part.status, 206)
+    assert.equal(part.headers.get('content-range'), `bytes ${start}-${end - 1}/5000000`)
+    assert.ok((await bytesOf(part)).equals(CONTENT.read(start, end)), range)
+  }
+})
+
+test('416 tells the size, HEAD sends no body, other methods are refused', async () => {
+  await using served = await serve()
+  const beyond = await get(served.url, { range: 'bytes=5000000-' })
+  assert.equal(beyond.status, 416)
+  assert.equal(beyond.headers.get('content-range'), 'bytes */5000000')
+  const head = await fetch(served.url, { method: 'HEAD', headers: { range: 'bytes=10-19' } })
+  assert.deepEqual([head.status, head.headers.get('content-length')], [206, '10'])
+  assert.equal((await fetch(served.url, { method: 'POST', body: 'x' })).status, 405)
+})
+
+test('conditions are decided in the order of RFC 9110', () => {
+  const now = { sizeBytes: 100, etag: '"v1"', lastModified: 'Sat, 21 Nov 2026 10:00:00 GMT' }
+  const status = (headers: Record<string, string>): number => decide(headers, now).status
+  assert.equal(status({ 'if-match': '"v1"' }), 200)
+  assert.equal(status({ 'if-match': '"v2"' }), 412)
+  assert.equal(status({ 'if-match': '*' }), 200)
+  assert.equal(status({ 'if-unmodified-since': 'Sat, 21 Nov 2026 09:00:00 GMT' }), 412)
+  assert.equal(status({ 'if-none-match': 'W/"v1"' }), 304)
+  assert.equal(status({ 'if-none-match': '"v0"' }), 200)
+  assert.equal(status({ 'if-modified-since': 'Sat, 21 Nov 2026 10:00:00 GMT' }), 304)
+  assert.equal(status({ range: 'bytes=0-1', 'if-range': '"v1"' }), 206)
+  assert.equal(status({ range: 'bytes=0-1', 'if-range': '"v2"' }), 200)
+  assert.equal(status({ range: 'bytes=0-1', 'if-range': 'Sat, 21 Nov 2026 10:00:00 GMT' }), 206)
+  assert.equal(status({ range: 'bytes=100-' }), 416)
+})
+
+test('a request is held for a slow origin, and told apart when it is too slow', async () => {
+  await using served = await serve({ script: () => ({ kind: 'head-held' }) }, ['--wait', '0.5'])
+  const tooSlow = await get(served.url)
+  assert.equal(tooSlow.status, 504)
+  assert.ok(Number(tooSlow.headers.get('retry-after')) > 0)
+  assert.equal(tooSlow.headers.get('content-type'), 'application/problem+json')
+  assert.match(((await tooSlow.json()) as { detail: string }).detail, /not answered within 0.5 s/)
+})
+
+test('a held request is answered as soon as the origin is', async () => {
+  await using served = await serve({ script: inOrder({ kind: 'head-held' }) })
+  const pending = get(served.url, { range: 'bytes=0-9' })
+  await served.origin.when('the first request', (origin) => origin.requests.length > 0)
+  served.origin.release()
+  const response = await pending
+  assert.equal(response.status, 206)
+  assert.ok((await bytesOf(response)).equals(CONTENT.read(0, 10)))
+})
+
+for (const [originStatus, status] of [[404, 404], [410, 410], [401, 403], [403, 403], [400, 502]] as const) {
+  test(`an origin's ${originStatus} is a ${status}`, async () => {
+    await using served = await serve({ script: () => ({ kind: 'status', status: originStatus }) })
+    const response = await get(served.url)
+    assert.equal(response.status, status)
+    assert.match(((await response.json()) as { detail: string }).detail, new RegExp(String(originStatus)))
+  })
+}
+
+test('an HTML page is a 502 that says so', async () => {
+  await using served = await serve({ script: () => ({ kind: 'captive-portal' }) })
+  const response = await get(served.url)
+  assert.equal(response.status, 502)
+  assert.match(((await response.json()) as { detail: string }).detail, /HTML page/)
+})
+
+test('an origin without ranges plays in order, is cached, and seeks within what is there', async () => {
+  await using served = await serve({ script: () => ({ kind: 'range-ignored' }) })
+  assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  assert.ok((await bytesOf(await get(served.url, { range: 'bytes=3000000-3000999' }))).equals(CONTENT.read(3_000_000, 3_001_000)))
+  assert.equal(served.origin.requests.length, 1)
+})
+
+test('an origin that does not tell the length is passed through and not cached', async () => {
+  await using served = await serve({ script: () => [{ kind: 'range-ignored' }, { kind: 'chunked' }] })
+  for (let i = 1; i <= 2; i++) {
+    const response = await get(served.url)
+    assert.deepEqual([response.status, response.headers.get('content-length'), response.headers.get('accept-ranges')], [200, null, 'none'])
+    assert.ok((await bytesOf(response)).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+    assert.equal(served.origin.requests.length, i)
+  }
+})
+
+test('a client that goes away is no demand: its fetches end at the socket', async () => {
+  const content = patternContent(200_000_000)
+  await using served = await serve({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 200_000 }) })
+  const controller = new AbortController()
+  const response = await fetch(served.url, { signal: controller.signal })
+  await response.body!.getReader().read()
+  controller.abort()
+  await served.origin.idle()
+  assert.ok(served.origin.bodyBytesSent < 5_000_000, `${served.origin.bodyBytesSent} bytes`)
+})
+
+test('a body that breaks off upstream is continued where it broke, and never shortened', async () => {
+  await using served = await serve({
+    script: inOrder({ kind: 'body-truncated', afterBytes: 1000 }, { kind: 'body-reset', afterBytes: 5000 }, undefined, { kind: 'body-reset', afterBytes: 1 }),
+  })
+  assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+})
+
+test('a file that changes while it is sent cuts the connection, and the next request gets the new one', async () => {
+  const changed = patternContent(CONTENT.sizeBytes, 2)
+  await using served = await serve({ script: () => ({ kind: 'body-slow', bytesPerSecond: 2_000_000 }) })
+  const response = await get(served.url)
+  const reader = response.body!.getReader()
+  await reader.read()
+  served.origin.setScript(undefined)
+  served.origin.setContent(changed, '"v2"')
+  await assert.rejects(async () => {
+    while (!(await reader.read()).done);
+  })
+  assert.ok((await bytesOf(await get(served.url))).equals(changed.read(0, changed.sizeBytes)))
+})
+
+test('the port gives nothing to who does not know the token, names another host, or is another site', async () => {
+  await using served = await serve()
+  const { pathname } = new URL(served.url)
+  const status = async (options: Parameters<typeof rawRequest>[1]): Promise<number> => (await rawRequest(served.url, options)).statusCode!
+  assert.equal(await status({}), 200)
+  assert.equal(await status({ headers: { host: 'attacker.example' } }), 403)
+  assert.equal(await status({ headers: { host: `attacker.example:${new URL(served.url).port}` } }), 403)
+  assert.equal(await status({ headers: { origin: 'https://attacker.example' } }), 403)
+  assert.equal(await status({ headers: { 'sec-fetch-site': 'cross-site' } }), 403)
+  assert.equal(await status({ path: pathname.replace(/^\/[^/]+/, '/guess') }), 404)
+  assert.equal(await status({ path: '/' }), 404)
+  assert.equal(await status({ path: '/metrics' }), 404)
+  const token = pathname.split('/')[1]!
+  for (const path of ['', '/u', '/u/', '/u/%00', '/s/../../etc/passwd', '/u/bm90IGpzb24/x', '/x/y/z']) {
+    assert.equal(await status({ path: `/${token}${path}` }), 404, path)
+  }
+  const fileSpec = Buffer.from(JSON.stringify({ url: 'file:///etc/passwd', headers: [] })).toString('base64url')
+  assert.equal(await status({ path: `/${token}/u/${fileSpec}/passwd` }), 404)
+})
+
+test('what a browser might run is only bytes', async () => {
+  await using served = await serve({ contentType: 'image/svg+xml' })
+  const response = await get(served.url)
+  assert.equal(response.headers.get('content-type'), 'application/octet-stream')
+  assert.equal(response.headers.get('x-content-type-options'), 'nosniff')
+  assert.match(response.headers.get('content-security-policy')!, /sandbox/)
+})
