@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { access } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 
+import { endWithThisProcess } from './children.ts'
 import { within } from './deadline.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 
@@ -106,6 +107,7 @@ class HostProcess implements TestHost {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...env, ...this.#options.env },
     })
+    endWithThisProcess(child)
     this.#child = child
     this.#exited = new Promise((resolve) => child.once('close', resolve))
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))

@@ -10,6 +10,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import net from 'node:net'
 
+import { endWithThisProcess } from './children.ts'
 import { PATIENCE_MS, within } from './deadline.ts'
 import { type TempDir, tempDir } from './temp-dir.ts'
 
@@ -65,6 +66,7 @@ async function startOn(port: number, folder: string, temp: TempDir, options: Ngi
   const config = temp.file('nginx.conf')
   await writeFile(config, configText(port, folder, temp, options))
   const child = spawn('nginx', ['-e', 'stderr', '-p', temp.path, '-c', config], { stdio: ['ignore', 'ignore', 'pipe'] })
+  endWithThisProcess(child, 'SIGTERM')
   const exited = new Promise<void>((resolve) => child.once('close', () => resolve()))
   try {
     await within('the start of nginx', workersStarted(child), PATIENCE_MS)
