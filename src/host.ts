@@ -113,7 +113,6 @@ export class Host {
         version: VERSION,
         status: () => this.#status(),
         list: () => this.#list(),
-        evictAll: () => this.#evictAll(),
         stop: () => void this.stop(),
       },
       onActivity,
@@ -199,12 +198,6 @@ export class Host {
       entries.push({ url, sizeBytes, presentBytes, contentType: contentType ?? null, lastUsedMs })
     }
     return entries.sort((a, b) => b.lastUsedMs - a.lastUsedMs)
-  }
-
-  async #evictAll(): Promise<number> {
-    let freedBytes = 0
-    for (const [key] of [...this.#store.resources()]) freedBytes += await this.#store.removeResource(key)
-    return freedBytes
   }
 }
 

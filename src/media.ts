@@ -30,6 +30,7 @@ import type { Telemetry } from './telemetry.ts'
 const PROBE_BYTES = 128 * 1024
 /** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. */
 const TAIL_BYTES = 256 * 1024
+const TAIL_DEADLINE_MS = 30_000
 /** A resource stays open this long without a session, so that a player that reconnects finds its connections warm. */
 const LINGER_MS = 10_000
 /** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
@@ -42,6 +43,8 @@ export interface CachedMedia {
   readonly record: ResourceRecord
   readonly generation: Generation
   readonly scheduler: Scheduler
+  /** Ends what is fetched for whoever opened it, when nobody has it open any more. */
+  readonly abandoned: AbortController
 }
 
 /** An open resource of unknown size: its one reader takes its bytes in order. */
@@ -133,6 +136,7 @@ export class MediaLibrary {
     if (media.kind === 'passthrough') return media.stream.close()
     const opened = this.#opened.get(media)
     if (opened === undefined || --opened.users > 0) return
+    media.abandoned.abort(cancelled('the opening'))
     this.#linger(opened)
   }
 
@@ -345,7 +349,7 @@ export class MediaLibrary {
     const onSuperseded = (): void => void this.#distrust(key, record)
     const validator = validatorOf(record)
     const scheduler = new Scheduler({ store, generation, source, validator, isRangeable, limits, telemetry, onSuperseded })
-    return { kind: 'cached', key, record, generation, scheduler }
+    return { kind: 'cached', key, record, generation, scheduler, abandoned: new AbortController() }
   }
 
   /** The origin has another version: whoever opens this resource next asks it first, however fresh the record seemed. */
@@ -362,7 +366,7 @@ export class MediaLibrary {
     const reader = media.scheduler.openReader('play', start)
     try {
       for (let position = start; position < sizeBytes; position = media.generation.arrived.endOfRun(position)) {
-        await media.scheduler.arrival(reader, position, { deadlineMs: 30_000 })
+        await media.scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: media.abandoned.signal })
       }
     } catch (error) {
       this.#parts.telemetry.log.debug(`tail not fetched: ${(error as Error).message}`)
@@ -382,8 +386,21 @@ export class MediaLibrary {
     return { sizeBytes: record.sizeBytes, present: [...this.#parts.store.presentRanges(record.generation, record.sizeBytes)] }
   }
 
+  /** Removes a resource from the cache; who reads it at the moment reads on, from the origin. @returns the bytes freed */
   async evict(spec: ResourceSpec): Promise<number> {
-    return await this.#parts.store.removeResource(this.keyOf(spec))
+    return await this.#evict(this.keyOf(spec))
+  }
+
+  async evictAll(): Promise<number> {
+    let freedBytes = 0
+    for (const [key] of [...this.#parts.store.resources()]) freedBytes += await this.#evict(key)
+    return freedBytes
+  }
+
+  async #evict(key: string): Promise<number> {
+    const opened = this.#open.get(key)
+    if (opened?.users === 0) await this.#close(opened)
+    return await this.#parts.store.removeResource(key)
   }
 }
 

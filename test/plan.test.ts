@@ -30,7 +30,7 @@ test('without readers nothing is fetched, and what runs is cancelled', () => {
 })
 
 test('a small rest without a reader is drained: its connection is worth more', () => {
-  assert.deepEqual(plan(state({ inFlight: [{ id: 7, start: 0, end: 10 * KIB }] })), [])
+  assert.deepEqual(plan(state({ inFlight: [{ id: 7, start: 0, end: 10 * KIB }] })), [{ type: 'drain', fetchId: 7 }])
 })
 
 test('a seek is striped over all connections in pieces of a first window, in order', () => {

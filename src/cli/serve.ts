@@ -49,8 +49,9 @@ export async function serve(flags: ServeFlags): Promise<number> {
   } catch (error) {
     return await reportFailure(flags, options, error)
   }
+  const stopped = untilStopped(host, flags)
   tellReady(flags, host.state)
-  return await untilStopped(host, flags)
+  return await stopped
 }
 
 function hostOptions(flags: ServeFlags): HostOptions {

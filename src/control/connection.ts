@@ -42,7 +42,6 @@ export interface ControlParts {
   readonly version: string
   status(): Omit<Status, 'sessions'>
   list(): readonly ListEntry[]
-  evictAll(): Promise<number>
   stop(): void
 }
 
@@ -157,7 +156,7 @@ export class ControlConnection {
       case 'list':
         return { type: 'list', entries: this.#parts.list() }
       case 'evict': {
-        if (request.all === true) return { type: 'evicted', freedBytes: await this.#parts.evictAll() }
+        if (request.all === true) return { type: 'evicted', freedBytes: await library.evictAll() }
         if (request.url === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'evict needs a url or all')
         return { type: 'evicted', freedBytes: await library.evict({ url: request.url, headers: request.headers }) }
       }

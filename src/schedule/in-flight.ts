@@ -18,6 +18,9 @@ export interface InFlightEvents {
   onStall(fetch: InFlight): void
 }
 
+/** What is drained for its connection's sake must be worth it: a few round trips. */
+const DRAIN_MS = 1_000
+
 export interface StallLimits {
   /** From the request to its head: an origin may have to wake a disk or a transcoder. */
   readonly firstByteMs: number
@@ -33,6 +36,7 @@ export class InFlight {
   end: number
   hasBytes = false
   isPaused = false
+  isDraining = false
   readonly #fetch: Fetch
   readonly #stallLimits: StallLimits
   #events: InFlightEvents
@@ -74,6 +78,14 @@ export class InFlight {
     this.#fetch.cancel()
   }
 
+  /** Nobody waits for it any more: it may end by itself, but soon. */
+  drain(): void {
+    if (this.isDraining) return
+    this.isDraining = true
+    clearTimeout(this.#watchdog)
+    this.#watchdog = this.#watch(DRAIN_MS)
+  }
+
   pause(): void {
     if (this.isPaused) return
     this.isPaused = true
@@ -89,8 +101,9 @@ export class InFlight {
   }
 
   #touch(): void {
-    if (this.hasBytes) {
-      this.#watchdog.refresh()
+    if (this.hasBytes || this.isDraining) {
+      this.hasBytes = true
+      if (!this.isDraining) this.#watchdog.refresh()
       return
     }
     this.hasBytes = true

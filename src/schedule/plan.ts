@@ -54,6 +54,8 @@ export interface PlanState {
 
 export type Action =
   | { readonly type: 'cancel'; readonly fetchId: number }
+  /** Nobody wants it, but so little is left that it may end by itself, if it does so soon. */
+  | { readonly type: 'drain'; readonly fetchId: number }
   | { readonly type: 'fetch'; readonly start: number; readonly end: number; readonly isUrgent: boolean }
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
@@ -78,8 +80,10 @@ export function plan(state: PlanState): Action[] {
   const actions: Action[] = []
   const running: PlanFetch[] = []
   for (const fetch of state.inFlight) {
-    if (isWanted(fetch, state.readers) || fetch.end - fetch.start <= limits.drainBytes) running.push(fetch)
-    else actions.push({ type: 'cancel', fetchId: fetch.id })
+    const isKept = isWanted(fetch, state.readers)
+    const isDrained = !isKept && fetch.end - fetch.start <= limits.drainBytes
+    if (isKept || isDrained) running.push(fetch)
+    if (!isKept) actions.push({ type: isDrained ? 'drain' : 'cancel', fetchId: fetch.id })
   }
   let readahead = running.filter((fetch) => !isNear(fetch, state.readers)).length
   let free = limits.maxFetches - running.length

@@ -225,7 +225,8 @@ export class Scheduler {
   #perform(action: SequentialAction): void {
     if (action.type === 'fetch') return this.#start(action.start, action.end)
     const fetch = this.#inFlight.get(action.fetchId)
-    if (action.type === 'pause') fetch?.pause()
+    if (action.type === 'drain') fetch?.drain()
+    else if (action.type === 'pause') fetch?.pause()
     else if (action.type === 'resume') this.#isPausedForDisk || fetch?.resume()
     else if (fetch !== undefined) this.#drop(fetch, 'cancelled')
   }
