@@ -359,11 +359,12 @@ export class MediaLibrary {
     if (current?.generation === record.generation) await this.#parts.store.putResource(key, { ...current, freshUntilMs: 0 })
   }
 
+  /** At the lowest priority: who reads there asks for it more urgently. */
   async #fetchTail(media: CachedMedia): Promise<void> {
     const { sizeBytes } = media.record
     const start = sizeBytes - TAIL_BYTES
     if (start < PROBE_BYTES) return
-    const reader = media.scheduler.openReader('play', start)
+    const reader = media.scheduler.openReader('fill', start)
     try {
       for (let position = start; position < sizeBytes; position = media.generation.arrived.endOfRun(position)) {
         await media.scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: media.abandoned.signal })

@@ -60,14 +60,15 @@ export type Action =
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
 const SEEK_BYTES = 1024 * 1024
-/** The first pieces of a seek cover this much together, one a connection. */
-const FIRST_STRIPE_BYTES = 256 * 1024
+/** While it seeks, so much ahead of it is urgent: striped over all connections, one piece each. */
+const STRIPE_BYTES = 256 * 1024
 /** TCP's initial window (RFC 6928: 10 segments), rounded up to pages. */
 const MIN_PIECE_BYTES = 16 * 1024
+/** And what follows while it seeks: small, because the next seek may come any moment. */
 const SEEK_PIECE_BYTES = 64 * 1024
 
 /** Why a piece is wanted, the most pressing first. */
-const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3 } as const
+const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3, nobody: 4 } as const
 
 interface Piece extends Range {
   readonly need: number
@@ -76,22 +77,22 @@ interface Piece extends Range {
 }
 
 export function plan(state: PlanState): Action[] {
-  const { limits } = state
+  const { limits, readers } = state
   const actions: Action[] = []
-  const running: PlanFetch[] = []
+  const running: (PlanFetch & Piece)[] = []
   for (const fetch of state.inFlight) {
-    const isKept = isWanted(fetch, state.readers)
+    const isKept = isWanted(fetch, readers)
     const isDrained = !isKept && fetch.end - fetch.start <= limits.drainBytes
-    if (isKept || isDrained) running.push(fetch)
+    if (isKept || isDrained) running.push({ ...fetch, ...withNeed(fetch, readers) })
     if (!isKept) actions.push({ type: isDrained ? 'drain' : 'cancel', fetchId: fetch.id })
   }
-  let readahead = running.filter((fetch) => !isNear(fetch, state.readers)).length
+  let readahead = running.filter((fetch) => fetch.need >= NEED.readahead).length
   let free = limits.maxFetches - running.length
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && readahead >= limits.maxReadahead) break
     if (free <= 0) {
-      const victim = isUrgent ? farthest(running, state.readers, piece.distanceBytes) : undefined
+      const victim = victimFor(piece, running)
       if (victim === undefined) break
       running.splice(running.indexOf(victim), 1)
       actions.push({ type: 'cancel', fetchId: victim.id })
@@ -108,16 +109,25 @@ function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
   return readers.some((reader) => intersect(fetch, { start: reader.position, end: reader.windowEnd }) !== undefined)
 }
 
-function isNear(fetch: Range, readers: readonly PlanReader[]): boolean {
-  return readers.some((reader) => isSeeking(reader) && intersect(fetch, seekRange(reader)) !== undefined)
+/**
+ * Whose connection an urgent piece takes when all are busy: the one that is needed last. Readahead gives way to a seek, and
+ * everything gives way to the byte that a reader waits for, but what another one waits for. What is being drained ends
+ * in a moment and leaves a warm connection: only a waiting reader takes it at once.
+ */
+function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[]): (PlanFetch & Piece) | undefined {
+  const isVictim = (fetch: Piece): boolean => {
+    if (piece.need === NEED.waiting) return fetch.need > NEED.waiting
+    return piece.need === NEED.seek && (fetch.need === NEED.readahead || fetch.need === NEED.fill)
+  }
+  return [...running].sort(byNeed).findLast(isVictim)
 }
 
 function isSeeking(reader: PlanReader): boolean {
   return reader.kind === 'play' && reader.consumedBytes < SEEK_BYTES
 }
 
-function seekRange(reader: PlanReader): Range {
-  return { start: reader.position, end: reader.position - reader.consumedBytes + SEEK_BYTES }
+function byNeed(a: Piece, b: Piece): number {
+  return a.need - b.need || a.distanceBytes - b.distanceBytes
 }
 
 /** The pieces to start, the most needed first; no more of a reader than could be started at all. */
@@ -135,25 +145,25 @@ function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] 
       }
     }
   }
-  return pieces.map((piece) => withNeed(piece, state.readers)).sort((a, b) => a.need - b.need || a.distanceBytes - b.distanceBytes)
+  return pieces.map((piece) => withNeed(piece, state.readers)).sort(byNeed)
 }
 
 /** One reader's piece may hold what another one waits for: the most pressing need counts. */
 function withNeed(piece: Range, readers: readonly PlanReader[]): Piece {
-  let best: Piece = { ...piece, need: NEED.fill, distanceBytes: Number.POSITIVE_INFINITY }
+  let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, distanceBytes: Number.POSITIVE_INFINITY }
   for (const reader of readers) {
     if (intersect(piece, { start: reader.position, end: reader.windowEnd }) === undefined) continue
     const distanceBytes = Math.max(0, piece.start - reader.position)
-    const need = needOf(reader, piece, distanceBytes)
-    if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { ...piece, need, distanceBytes }
+    const need = needOf(reader, distanceBytes)
+    if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, distanceBytes }
   }
   return best
 }
 
-function needOf(reader: PlanReader, piece: Range, distanceBytes: number): number {
+function needOf(reader: PlanReader, distanceBytes: number): number {
   if (reader.kind === 'fill') return NEED.fill
   if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
-  return isSeeking(reader) && piece.start < seekRange(reader).end ? NEED.seek : NEED.readahead
+  return isSeeking(reader) && distanceBytes < STRIPE_BYTES ? NEED.seek : NEED.readahead
 }
 
 /** What of a reader's window has neither arrived nor is under way, ascending. */
@@ -172,10 +182,9 @@ function without(hole: Range, range: Range): Range[] {
 }
 
 function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
-  const distanceBytes = start - reader.position
-  if (!isSeeking(reader) || start >= seekRange(reader).end) return alignedLength(start, limits.readaheadPieceBytes)
-  if (distanceBytes >= FIRST_STRIPE_BYTES) return alignedLength(start, SEEK_PIECE_BYTES)
-  return alignedLength(start, Math.max(MIN_PIECE_BYTES, FIRST_STRIPE_BYTES / limits.maxFetches))
+  if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
+  if (start - reader.position >= STRIPE_BYTES) return alignedLength(start, SEEK_PIECE_BYTES)
+  return alignedLength(start, Math.max(MIN_PIECE_BYTES, STRIPE_BYTES / limits.maxFetches))
 }
 
 /** Pieces end on borders of the chunk grid, or of a part of it, so that few chunks are left half. */
@@ -183,22 +192,6 @@ function alignedLength(start: number, lengthBytes: number): number {
   const grain = lengthBytes < CHUNK_BYTES ? MIN_PIECE_BYTES : CHUNK_BYTES
   const end = Math.max(Math.floor((start + lengthBytes) / grain) * grain, Math.floor(start / grain) * grain + grain)
   return end - start
-}
-
-/** The fetch that is needed last, if it is needed much later than `distanceBytes` ahead. */
-function farthest(running: readonly PlanFetch[], readers: readonly PlanReader[], distanceBytes: number): PlanFetch | undefined {
-  const distance = (fetch: PlanFetch): number =>
-    Math.min(...readers.map((reader) => {
-      const wanted = intersect(fetch, { start: reader.position, end: reader.windowEnd })
-      if (wanted === undefined) return Number.POSITIVE_INFINITY
-      return reader.kind === 'fill' ? Number.MAX_SAFE_INTEGER : wanted.start - reader.position
-    }))
-  let worst: { fetch: PlanFetch; distanceBytes: number } | undefined
-  for (const fetch of running) {
-    const candidate = { fetch, distanceBytes: distance(fetch) }
-    if (worst === undefined || candidate.distanceBytes > worst.distanceBytes) worst = candidate
-  }
-  return worst !== undefined && worst.distanceBytes > distanceBytes + SEEK_BYTES ? worst.fetch : undefined
 }
 
 export interface SequentialState {
