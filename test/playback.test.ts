@@ -42,8 +42,8 @@ function assertLanded(events: readonly PlayerEvent[]): void {
   }
 }
 
-/** On a link without a limit any player reads far ahead at once; this is 8 × 0.5 MB/s. */
-const SLOW_LINK = { limitRateBytesPerSecond: 500_000 }
+/** On a link without a limit any player reads far ahead at once; this is 8 × 0.25 MB/s. */
+const SLOW_LINK = { limitRateBytesPerSecond: 250_000 }
 const seekArgs = SEEKS.flatMap((percent) => ['--seek', String(percent)])
 const gst = (url: string): string => `seekcache+${url}`
 

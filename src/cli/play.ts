@@ -28,13 +28,16 @@ export async function play(url: string, flags: ClientFlags & { readonly with?: '
   }
   return await withCache(flags, true, async (cache) => {
     const media = await cache.open(url, { headers: flags.header ?? [] })
-    const words = player === 'mpv' ? ['mpv', ...mpvWords(media.proxyUrl)] : ['gst-launch-1.0', ...gstWords(media.proxyUrl, media.gstUri, flags)]
+    const words = player === 'mpv' ? ['mpv', ...mpvWords(url, flags)] : ['gst-launch-1.0', ...gstWords(media.proxyUrl, media.gstUri, flags)]
     return await runWords(words, flags)
   })
 }
 
-function mpvWords(proxyUrl: string): string[] {
-  return hasDisplay() ? [proxyUrl] : ['--vo=null', '--ao=null', proxyUrl]
+/** mpv gets the file's own URL, and its script the proxy's: so mpv knows the file again, and resumes it. */
+function mpvWords(url: string, flags: ClientFlags): string[] {
+  const screen = hasDisplay() ? [] : ['--vo=null', '--ao=null']
+  const headers = (flags.header ?? []).map(([name, value]) => `--http-header-fields-append=${name}: ${value}`)
+  return [...screen, '--script-opts-append=seekcache-intercept_loopback=yes', ...headers, '--', url]
 }
 
 /** With headers, gst-launch cannot give them to the element inside playbin, so playbin goes through the proxy. */
