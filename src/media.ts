@@ -26,10 +26,11 @@ import { Passthrough } from './schedule/passthrough.ts'
 import { Scheduler, type ScheduleLimits } from './schedule/scheduler.ts'
 import type { Telemetry } from './telemetry.ts'
 
-/** The probe's range: the header of any container, and on a new connection three of TCP's round trips. */
-const PROBE_BYTES = 128 * 1024
-/** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. */
+/** The probe's range: two of TCP's round trips on a new connection; what follows is striped over all. */
+const PROBE_BYTES = 32 * 1024
+/** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. The very end comes first. */
 const TAIL_BYTES = 256 * 1024
+const TAIL_END_BYTES = 32 * 1024
 const TAIL_DEADLINE_MS = 30_000
 /** A resource stays open this long without a session, so that a player that reconnects finds its connections warm. */
 const LINGER_MS = 10_000
@@ -311,6 +312,7 @@ export class MediaLibrary {
         onEnd: (_, error) => settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing'))),
         onStall: () => this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet'),
       })
+      source.warm()
     })
     if (opened.record !== undefined) await this.#parts.store.putResource(key, opened.record)
     return opened.media
@@ -360,19 +362,21 @@ export class MediaLibrary {
   }
 
   /** At the lowest priority: who reads there asks for it more urgently. */
-  async #fetchTail(media: CachedMedia): Promise<void> {
-    const { sizeBytes } = media.record
-    const start = sizeBytes - TAIL_BYTES
-    if (start < PROBE_BYTES) return
-    const reader = media.scheduler.openReader('fill', start)
-    try {
-      for (let position = start; position < sizeBytes; position = media.generation.arrived.endOfRun(position)) {
-        await media.scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: media.abandoned.signal })
+  async #fetchTail({ record, scheduler, generation, abandoned }: CachedMedia): Promise<void> {
+    const { sizeBytes } = record
+    if (sizeBytes < PROBE_BYTES + TAIL_BYTES) return
+    for (const start of [sizeBytes - TAIL_END_BYTES, sizeBytes - TAIL_BYTES]) {
+      const reader = scheduler.openReader('fill', start)
+      try {
+        for (let position = start; position < sizeBytes; position = generation.arrived.endOfRun(position)) {
+          await scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: abandoned.signal })
+        }
+      } catch (error) {
+        this.#parts.telemetry.log.debug(`tail not fetched: ${(error as Error).message}`)
+        return
+      } finally {
+        reader.close()
       }
-    } catch (error) {
-      this.#parts.telemetry.log.debug(`tail not fetched: ${(error as Error).message}`)
-    } finally {
-      reader.close()
     }
   }
 

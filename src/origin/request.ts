@@ -43,6 +43,7 @@ export class OriginRequest {
     this.#isEnded = true
     this.#transport.release(this.#url.origin, this.#connection)
     this.#controller?.abort(new Error('cancelled'))
+    this.#transport.warm(this.#url.origin) // who seeks needs another one in a moment
   }
 
   /** Back-pressure: no `onBytes` until `resume`. */

@@ -68,6 +68,11 @@ export class Source {
     return displayUrl(this.url)
   }
 
+  /** Connects to where the bytes come from, before they are asked for. */
+  warm(): void {
+    this.#transport.warm(this.#place.origin)
+  }
+
   /** Asks for `[expected.start, expected.end)`; the answer has passed admission when `onHead` is called. */
   fetch(expected: Expectation, observer: FetchObserver): Fetch {
     const fields: Record<string, string> = { range: formatRange(expected.start, expected.end) }

@@ -60,12 +60,14 @@ export type Action =
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
 const SEEK_BYTES = 1024 * 1024
-/** While it seeks, so much ahead of it is urgent: striped over all connections, one piece each. */
-const STRIPE_BYTES = 256 * 1024
+/** While it seeks, so much ahead of it is urgent: striped over all connections, one piece each. Doubles as it goes on. */
+const MIN_STRIPE_BYTES = 256 * 1024
+const MAX_STRIPE_BYTES = 512 * 1024
 /** TCP's initial window (RFC 6928: 10 segments), rounded up to pages. */
 const MIN_PIECE_BYTES = 16 * 1024
-/** And what follows while it seeks: small, because the next seek may come any moment. */
-const SEEK_PIECE_BYTES = 64 * 1024
+/** And what follows while it seeks: small, because the next seek may come any moment; a part of the run so far. */
+const MIN_FOLLOWING_BYTES = 64 * 1024
+const FOLLOWING_SHARE_OF_RUN = 1 / 4
 
 /** Why a piece is wanted, the most pressing first. */
 const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3, nobody: 4 } as const
@@ -92,7 +94,7 @@ export function plan(state: PlanState): Action[] {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && readahead >= limits.maxReadahead) break
     if (free <= 0) {
-      const victim = victimFor(piece, running)
+      const victim = victimFor(piece, running, limits)
       if (victim === undefined) break
       running.splice(running.indexOf(victim), 1)
       actions.push({ type: 'cancel', fetchId: victim.id })
@@ -111,15 +113,19 @@ function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
 
 /**
  * Whose connection an urgent piece takes when all are busy: the one that is needed last. Readahead gives way to a seek, and
- * everything gives way to the byte that a reader waits for, but what another one waits for. What is being drained ends
- * in a moment and leaves a warm connection: only a waiting reader takes it at once.
+ * everything gives way to the byte that a reader waits for, but what another one waits for. What has little left ends in
+ * a moment and leaves a warm connection: only a waiting reader takes it at once.
  */
-function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[]): (PlanFetch & Piece) | undefined {
+function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits: PlanLimits): (PlanFetch & Piece) | undefined {
   const isVictim = (fetch: Piece): boolean => {
     if (piece.need === NEED.waiting) return fetch.need > NEED.waiting
-    return piece.need === NEED.seek && (fetch.need === NEED.readahead || fetch.need === NEED.fill)
+    return piece.need === NEED.seek && fetch.need >= NEED.readahead && fetch.end - fetch.start > limits.drainBytes
   }
   return [...running].sort(byNeed).findLast(isVictim)
+}
+
+function stripeBytes(reader: PlanReader): number {
+  return Math.min(Math.max(MIN_STRIPE_BYTES, reader.consumedBytes), MAX_STRIPE_BYTES)
 }
 
 function isSeeking(reader: PlanReader): boolean {
@@ -163,7 +169,7 @@ function withNeed(piece: Range, readers: readonly PlanReader[]): Piece {
 function needOf(reader: PlanReader, distanceBytes: number): number {
   if (reader.kind === 'fill') return NEED.fill
   if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
-  return isSeeking(reader) && distanceBytes < STRIPE_BYTES ? NEED.seek : NEED.readahead
+  return isSeeking(reader) && distanceBytes < stripeBytes(reader) ? NEED.seek : NEED.readahead
 }
 
 /** What of a reader's window has neither arrived nor is under way, ascending. */
@@ -183,8 +189,10 @@ function without(hole: Range, range: Range): Range[] {
 
 function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
   if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
-  if (start - reader.position >= STRIPE_BYTES) return alignedLength(start, SEEK_PIECE_BYTES)
-  return alignedLength(start, Math.max(MIN_PIECE_BYTES, STRIPE_BYTES / limits.maxFetches))
+  const stripe = stripeBytes(reader)
+  if (start - reader.position < stripe) return alignedLength(start, Math.max(MIN_PIECE_BYTES, stripe / limits.maxFetches))
+  const followingBytes = Math.max(MIN_FOLLOWING_BYTES, reader.consumedBytes * FOLLOWING_SHARE_OF_RUN)
+  return alignedLength(start, Math.min(followingBytes, limits.readaheadPieceBytes))
 }
 
 /** Pieces end on borders of the chunk grid, or of a part of it, so that few chunks are left half. */
