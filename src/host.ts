@@ -205,8 +205,6 @@ function scheduleLimits(options: HostOptions): ScheduleLimits {
   return {
     maxFetches: options.connectionsPerOrigin,
     maxReadahead: Math.max(1, Math.min(3, options.connectionsPerOrigin - 1)),
-    readaheadPieceBytes: 512 * 1024, // 52 ms at 80 Mbit/s: what a seek may find in front of it
-    drainBytes: 64 * 1024,
     initialWindowBytes: 1024 * 1024,
     maxWindowBytes: options.maxWindowBytes,
     stall: { firstByteMs: Math.max(10_000, options.stallMs), betweenBytesMs: options.stallMs },

@@ -30,7 +30,7 @@ import type { Telemetry } from './telemetry.ts'
 const PROBE_BYTES = 32 * 1024
 /** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. The very end comes first. */
 const TAIL_BYTES = 256 * 1024
-const TAIL_END_BYTES = 32 * 1024
+const TAIL_END_BYTES = 48 * 1024
 const TAIL_DEADLINE_MS = 30_000
 /** A resource stays open this long without a session, so that a player that reconnects finds its connections warm. */
 const LINGER_MS = 10_000

@@ -36,13 +36,18 @@ test('a small rest without a reader is drained: its connection is worth more', (
 test('a seek is striped over all connections in pieces of a first window, in order', () => {
   const actions = plan(state({ readers: [reader(10 * MIB)] }))
   assert.equal(actions.length, 8)
-  assert.deepEqual(starts(actions)[0], { type: 'fetch', start: 10 * MIB, end: 10 * MIB + 32 * KIB, isUrgent: true })
-  assert.equal(starts(actions).at(-1)!.end, 10 * MIB + 256 * KIB)
+  assert.deepEqual(starts(actions)[0], { type: 'fetch', start: 10 * MIB, end: 10 * MIB + 13 * KIB, isUrgent: true })
+  assert.equal(starts(actions).at(-1)!.end, 10 * MIB + 8 * 13 * KIB)
 })
 
-test('with sixteen connections the pieces are 16 KiB', () => {
-  const actions = plan(state({ readers: [reader(0)], limits: { ...LIMITS, maxFetches: 16 } }))
-  assert.deepEqual(starts(actions).map((piece) => piece.end - piece.start), Array.from({ length: 16 }, () => 16 * KIB))
+test('what follows the first pieces of a seek comes in doubled ones, then in chunks', () => {
+  const lengthAfter = (bytes: number): number => {
+    const [piece] = starts(plan(state({ arrived: RangeSet.of({ start: 10 * MIB, end: 10 * MIB + bytes }), readers: [reader(10 * MIB)] })))
+    return piece!.end - piece!.start
+  }
+  assert.equal(lengthAfter(13 * KIB), 13 * KIB)
+  assert.equal(lengthAfter(8 * 13 * KIB), 26 * KIB)
+  assert.ok(lengthAfter(320 * KIB) >= 64 * KIB)
 })
 
 test('a seek takes the connections of the old position', () => {

@@ -12,6 +12,7 @@ import { displayUrl, parseUrl, type ResourceSpec } from '../resource-spec.ts'
 import { freshUntilMs } from './freshness.ts'
 import { OriginRequest, type RequestObserver } from './request.ts'
 import { meansExpired } from './retry.ts'
+import type { PathEstimate } from './path-estimate.ts'
 import type { Transport } from './transport.ts'
 import { ifRange, isSameVersion, type Validator } from './validator.ts'
 
@@ -66,6 +67,10 @@ export class Source {
   /** For logs. */
   get display(): string {
     return displayUrl(this.url)
+  }
+
+  get path(): PathEstimate {
+    return this.#transport.path(this.#place.origin)
   }
 
   /** Connects to where the bytes come from, before they are asked for. */

@@ -10,6 +10,8 @@
 import type { Socket } from 'node:net'
 import { buildConnector, Client } from 'undici'
 
+import { PathEstimate } from './path-estimate.ts'
+
 /** TCP and TLS handshakes together; beyond it the origin counts as unreachable for this try. */
 const CONNECT_TIMEOUT_MS = 10_000
 /** Idle connections are kept so long unless the origin tells less. */
@@ -119,6 +121,7 @@ export interface TransportOptions {
 export class Transport {
   readonly #options: TransportOptions
   readonly #origins = new Map<string, Connection[]>()
+  readonly #paths = new Map<string, PathEstimate>()
 
   constructor(options: TransportOptions) {
     this.#options = options
@@ -151,6 +154,13 @@ export class Transport {
     const connections = this.#connectionsOf(origin)
     while (connections.length < this.#options.maxConnectionsPerOrigin) connections.push(new Connection(origin))
     for (const connection of connections) if (!connection.isBusy) connection.warm()
+  }
+
+  /** What was learned of the way to this origin, by all who fetch from it. */
+  path(origin: string): PathEstimate {
+    let path = this.#paths.get(origin)
+    if (path === undefined) this.#paths.set(origin, (path = new PathEstimate()))
+    return path
   }
 
   #connectionsOf(origin: string): Connection[] {

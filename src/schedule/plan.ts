@@ -6,7 +6,7 @@
  *
  * - A fetch that serves no window is cancelled, unless so little is left of it that its connection is worth more.
  * - What a reader needs to go on (after a seek: its first bytes) comes first, in small pieces over all connections: TCP's
- *   first window is 14 KiB, so 16 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four.
+ *   first window is 14 KB, so 13 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four.
  * - Readahead takes few connections in bounded pieces, so that the others stay free for the next seek and the
  *   bottleneck's queue stays short; nearer bytes come before farther ones, over all readers alike.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
@@ -60,11 +60,13 @@ export type Action =
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
 const SEEK_BYTES = 1024 * 1024
-/** While it seeks, so much ahead of it is urgent: striped over all connections, one piece each. Doubles as it goes on. */
-const MIN_STRIPE_BYTES = 256 * 1024
-const MAX_STRIPE_BYTES = 512 * 1024
-/** TCP's initial window (RFC 6928: 10 segments), rounded up to pages. */
-const MIN_PIECE_BYTES = 16 * 1024
+/**
+ * While it seeks, what is next is urgent, and striped over all connections: first a piece for each that fits TCP's
+ * initial window (RFC 6928: 10 segments of 1448 bytes, less the head of the answer), so that it arrives in one round trip
+ * also on a connection that idled; then one each that fits the doubled window.
+ */
+const FIRST_PIECE_BYTES = 13 * 1024
+const SECOND_PIECE_BYTES = 26 * 1024
 /** And what follows while it seeks: small, because the next seek may come any moment; a part of the run so far. */
 const MIN_FOLLOWING_BYTES = 64 * 1024
 const FOLLOWING_SHARE_OF_RUN = 1 / 4
@@ -85,7 +87,7 @@ export function plan(state: PlanState): Action[] {
   for (const fetch of state.inFlight) {
     const isKept = isWanted(fetch, readers)
     const isDrained = !isKept && fetch.end - fetch.start <= limits.drainBytes
-    if (isKept || isDrained) running.push({ ...fetch, ...withNeed(fetch, readers) })
+    if (isKept || isDrained) running.push({ ...fetch, ...withNeed(fetch, readers, limits) })
     if (!isKept) actions.push({ type: isDrained ? 'drain' : 'cancel', fetchId: fetch.id })
   }
   let readahead = running.filter((fetch) => fetch.need >= NEED.readahead).length
@@ -114,18 +116,22 @@ function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
 /**
  * Whose connection an urgent piece takes when all are busy: the one that is needed last. Readahead gives way to a seek, and
  * everything gives way to the byte that a reader waits for, but what another one waits for. What has little left ends in
- * a moment and leaves a warm connection: only a waiting reader takes it at once.
+ * a moment and leaves a warm connection: only a waiting reader takes it at once. And once half of the connections are urgent,
+ * a seek's further pieces wait for those rather than for a handshake in place of a cancelled one.
  */
 function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits: PlanLimits): (PlanFetch & Piece) | undefined {
+  const urgentCount = running.filter((fetch) => fetch.need <= NEED.seek).length
   const isVictim = (fetch: Piece): boolean => {
     if (piece.need === NEED.waiting) return fetch.need > NEED.waiting
-    return piece.need === NEED.seek && fetch.need >= NEED.readahead && fetch.end - fetch.start > limits.drainBytes
+    if (piece.need > NEED.seek || urgentCount >= limits.maxFetches / 2) return false
+    return fetch.need >= NEED.readahead && fetch.end - fetch.start > limits.drainBytes
   }
   return [...running].sort(byNeed).findLast(isVictim)
 }
 
-function stripeBytes(reader: PlanReader): number {
-  return Math.min(Math.max(MIN_STRIPE_BYTES, reader.consumedBytes), MAX_STRIPE_BYTES)
+/** Ahead of a seeking reader, what is urgent. */
+function stripeBytes(limits: PlanLimits): number {
+  return (FIRST_PIECE_BYTES + SECOND_PIECE_BYTES) * limits.maxFetches
 }
 
 function isSeeking(reader: PlanReader): boolean {
@@ -151,25 +157,25 @@ function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] 
       }
     }
   }
-  return pieces.map((piece) => withNeed(piece, state.readers)).sort(byNeed)
+  return pieces.map((piece) => withNeed(piece, state.readers, state.limits)).sort(byNeed)
 }
 
 /** One reader's piece may hold what another one waits for: the most pressing need counts. */
-function withNeed(piece: Range, readers: readonly PlanReader[]): Piece {
+function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimits): Piece {
   let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, distanceBytes: Number.POSITIVE_INFINITY }
   for (const reader of readers) {
     if (intersect(piece, { start: reader.position, end: reader.windowEnd }) === undefined) continue
     const distanceBytes = Math.max(0, piece.start - reader.position)
-    const need = needOf(reader, distanceBytes)
+    const need = needOf(reader, distanceBytes, limits)
     if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, distanceBytes }
   }
   return best
 }
 
-function needOf(reader: PlanReader, distanceBytes: number): number {
+function needOf(reader: PlanReader, distanceBytes: number, limits: PlanLimits): number {
   if (reader.kind === 'fill') return NEED.fill
   if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
-  return isSeeking(reader) && distanceBytes < stripeBytes(reader) ? NEED.seek : NEED.readahead
+  return isSeeking(reader) && distanceBytes < stripeBytes(limits) ? NEED.seek : NEED.readahead
 }
 
 /** What of a reader's window has neither arrived nor is under way, ascending. */
@@ -189,16 +195,16 @@ function without(hole: Range, range: Range): Range[] {
 
 function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
   if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
-  const stripe = stripeBytes(reader)
-  if (start - reader.position < stripe) return alignedLength(start, Math.max(MIN_PIECE_BYTES, stripe / limits.maxFetches))
+  const sinceSeekBytes = reader.consumedBytes + start - reader.position
+  if (sinceSeekBytes < FIRST_PIECE_BYTES * limits.maxFetches) return FIRST_PIECE_BYTES
+  if (sinceSeekBytes < stripeBytes(limits)) return SECOND_PIECE_BYTES
   const followingBytes = Math.max(MIN_FOLLOWING_BYTES, reader.consumedBytes * FOLLOWING_SHARE_OF_RUN)
   return alignedLength(start, Math.min(followingBytes, limits.readaheadPieceBytes))
 }
 
-/** Pieces end on borders of the chunk grid, or of a part of it, so that few chunks are left half. */
+/** Large pieces end on borders of the chunk grid, so that few chunks are left half. */
 function alignedLength(start: number, lengthBytes: number): number {
-  const grain = lengthBytes < CHUNK_BYTES ? MIN_PIECE_BYTES : CHUNK_BYTES
-  const end = Math.max(Math.floor((start + lengthBytes) / grain) * grain, Math.floor(start / grain) * grain + grain)
+  const end = Math.max(Math.floor((start + lengthBytes) / CHUNK_BYTES) * CHUNK_BYTES, Math.floor(start / CHUNK_BYTES + 1) * CHUNK_BYTES)
   return end - start
 }
 

@@ -15,14 +15,12 @@ import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { Range } from '../bytes/ranges.ts'
 import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
-import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
+import { plan, planSequential, type PlanLimits, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader } from './reader.ts'
 
 export interface ScheduleLimits {
   readonly maxFetches: number
   readonly maxReadahead: number
-  readonly readaheadPieceBytes: number
-  readonly drainBytes: number
   readonly initialWindowBytes: number
   readonly maxWindowBytes: number
   readonly stall: StallLimits
@@ -32,6 +30,14 @@ export interface ScheduleLimits {
 const WINDOW_SHARE_OF_BUDGET = 0.25
 /** While the disk fails, readahead must fit the memory that stands in for it. */
 const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
+/** Pieces of readahead: below it a request's own cost counts, above it a cancelled one costs too much. */
+const MIN_READAHEAD_PIECE_BYTES = 128 * 1024
+const MAX_READAHEAD_PIECE_BYTES = 4 * 1024 * 1024
+/** On shorter round trips the requests' own cost counts: pieces are as large as for this one. */
+const MIN_PIECE_RTT_MS = 20
+/** Draining so much is always cheaper than a new connection; more than the other never is. */
+const MIN_DRAIN_BYTES = 64 * 1024
+const MAX_DRAIN_BYTES = 256 * 1024
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
 const MAX_FIRST_BYTE_MS = 60_000
 
@@ -213,7 +219,22 @@ export class Scheduler {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
-    return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
+    return plan({ ...facts, limits: this.#planLimits(limits) }).filter((action) => this.#isAllowed(action))
+  }
+
+  /**
+   * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
+   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s.
+   */
+  #planLimits({ maxFetches, maxReadahead }: ScheduleLimits): PlanLimits {
+    const bandwidthDelayBytes = this.#parts.source.path.bandwidthDelayBytes(MIN_PIECE_RTT_MS)
+    const pieceBytes = bandwidthDelayBytes / Math.max(1, maxReadahead - 1)
+    return {
+      maxFetches,
+      maxReadahead,
+      readaheadPieceBytes: Math.min(Math.max(MIN_READAHEAD_PIECE_BYTES, pieceBytes), MAX_READAHEAD_PIECE_BYTES),
+      drainBytes: Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / 4), MAX_DRAIN_BYTES),
+    }
   }
 
   /** After a failure, and while the disk is behind, nothing new is started. */
@@ -269,6 +290,9 @@ export class Scheduler {
   #onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
+    const nowMs = performance.now()
+    if (isFirst) this.#parts.source.path.onFirstByte(nowMs - fetch.startedMs)
+    this.#parts.source.path.onBytes(bytes.length, nowMs)
     if (isFirst) telemetry.firstByteSeconds.observe((performance.now() - fetch.startedMs) / 1000)
     if (this.#failedTries > 0 || this.#lastError !== undefined) {
       this.#failedTries = 0
@@ -281,6 +305,7 @@ export class Scheduler {
 
   #onEnd(fetch: InFlight, error: SeekCacheError | undefined): void {
     if (this.#inFlight.get(fetch.id) === fetch) this.#inFlight.delete(fetch.id)
+    if (this.#inFlight.size === 0) this.#parts.source.path.onIdle()
     this.#parts.telemetry.fetches.inc({ outcome: error === undefined ? 'complete' : 'failed' })
     if (error !== undefined) this.#onFailure(error)
     this.requestPlan()
