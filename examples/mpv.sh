@@ -6,4 +6,13 @@
 #
 # Without `seekcache run`, for every mpv that you start: link native/mpv/seekcache.lua into ~/.config/mpv/scripts.
 set -eu
-exec seekcache run -- mpv "$@"
+if [ $# -eq 0 ]; then echo "usage: $0 URL [OPTION …]" >&2; exit 2; fi
+
+# Without a screen, as over ssh, it plays into nothing; options given to this script come later and win.
+if [ "$(uname)" != Darwin ] && [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
+  set -- --vo=null --ao=null "$@"
+fi
+
+set -- run -- mpv "$@"
+if command -v seekcache >/dev/null; then exec seekcache "$@"; fi
+exec node "$(dirname -- "$0")/../dist/cli/main.js" "$@" # not installed: the package that this file lies in

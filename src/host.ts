@@ -201,11 +201,14 @@ export class Host {
   }
 }
 
+/** What a player may read ahead at a place without moving on: GStreamer's queues hold 2 s, 2.5 MB of a 10 Mbit/s film. */
+const INITIAL_WINDOW_BYTES = 4 * 1024 * 1024
+
 function scheduleLimits(options: HostOptions): ScheduleLimits {
   return {
     maxFetches: options.connectionsPerOrigin,
     maxReadahead: Math.max(1, Math.min(3, options.connectionsPerOrigin - 1)),
-    initialWindowBytes: 1024 * 1024,
+    initialWindowBytes: INITIAL_WINDOW_BYTES,
     maxWindowBytes: options.maxWindowBytes,
     stall: { firstByteMs: Math.max(10_000, options.stallMs), betweenBytesMs: options.stallMs },
   }
