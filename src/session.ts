@@ -6,7 +6,8 @@
 
 import type { Location } from './cache/generation.ts'
 import { SeekCacheError } from './errors.ts'
-import type { CachedMedia, Media, MediaLibrary } from './media.ts'
+import type { MediaLibrary } from './media.ts'
+import type { CachedMedia, Media } from './opening.ts'
 import type { Reader } from './schedule/reader.ts'
 import type { WaitOptions } from './schedule/scheduler.ts'
 

@@ -16,6 +16,7 @@ const ROWS: readonly (readonly RegExp[])[] = [
   [/^proxy\/server\.ts$/],
   [/^session\.ts$/],
   [/^media\.ts$/],
+  [/^opening\.ts$/],
   [/^schedule\//],
   [/^origin\//, /^cache\//, /^proxy\//],
   [/^bytes\//, /^control\/protocol\.ts$/, /^(errors|telemetry|config|version|resource-spec)\.ts$/],

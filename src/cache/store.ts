@@ -14,6 +14,7 @@ import { dirname, join } from 'node:path'
 
 import { CHUNK_BYTES, intersect, type Range } from '../bytes/ranges.ts'
 import { currentBootId } from './boot-id.ts'
+import { CommitQueue } from './commit-queue.ts'
 import { lockDir, type DirLock } from './dir-lock.ts'
 import { victims, type EvictionCandidate } from './eviction.ts'
 import { Extent } from './extent.ts'
@@ -22,8 +23,6 @@ import { IndexDb, type ExtentKey, type IndexChange, type ResourceRecord } from '
 import { extentPath, layoutOf, newExtentFileName, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
 
-/** Commits are grouped for so long: it bounds what a kill loses, and LMDB's cost (14 commits against 324: no difference). */
-const COMMIT_DELAY_MS = 25
 /** Complete chunks that may wait for the disk before the fetches are told to pause. */
 const MAX_UNWRITTEN_BYTES = 16 * 1024 * 1024
 /** Chunks kept in memory while the disk refuses them. */
@@ -73,9 +72,7 @@ export class Store {
   #usedBytes = 0
   #unwrittenBytes = 0
   #congestionWaiters: (() => void)[] = []
-  readonly #dirty = new Set<Extent>()
-  #commitTimer: NodeJS.Timeout | undefined
-  #commits: Promise<void> = Promise.resolve()
+  readonly #commits: CommitQueue
   #eviction: Promise<void> | undefined
   #degraded: { readonly reason: string; readonly retryAtMs: number } | undefined
   readonly #memoryOnly = new Map<string, { generation: Generation; index: number }>()
@@ -105,6 +102,14 @@ export class Store {
     this.#lock = lock
     this.#index = index
     this.#bootId = options.bootId ?? currentBootId()
+    this.#commits = new CommitQueue({
+      index,
+      files: this.#files,
+      bootId: this.#bootId,
+      syncData: options.syncData,
+      isCurrent: (extent) => this.#isCurrent(extent),
+      onFailure: (error) => this.#degrade(error),
+    })
   }
 
   // ---- opening and closing
@@ -120,7 +125,7 @@ export class Store {
       const path = extentPath(this.#layout, key.generation, record.fileName)
       this.#register(Extent.fromRecord(key, record, path, this.#bootId))
     }
-    if (stale.length > 0) void this.#commit(stale)
+    if (stale.length > 0) void this.#commits.commit(stale)
   }
 
   #register(extent: Extent): void {
@@ -157,11 +162,8 @@ export class Store {
     await this.#recovery
     for (const { generation } of this.#open.values()) await this.#saveGeneration(generation)
     this.#isClosed = true
-    clearTimeout(this.#commitTimer)
-    this.#commitDirty()
-    await this.#commits
     await this.#eviction
-    await this.#index.flush()
+    await this.#commits.close()
     await this.#files.close()
     await this.#index.close()
     this.#lock.release()
@@ -283,7 +285,7 @@ export class Store {
     const outcome = await this.#write(extent, first * CHUNK_BYTES, chunks.map((chunk) => chunk.buffer), numbers)
     if (outcome !== 'written') return outcome
     numbers.forEach((chunk, i) => extent.markWritten(chunk, chunks[i]!.crc))
-    this.#markDirty(extent)
+    this.#commits.mark(extent)
     return outcome
   }
 
@@ -361,7 +363,7 @@ export class Store {
   markVerified(extent: Extent, chunk: number): void {
     if (!extent.isUnverified(chunk)) return
     extent.markVerified(chunk)
-    this.#markDirty(extent)
+    this.#commits.mark(extent)
   }
 
   /** A chunk is not what was written. What else is in that file is not believed any more either. */
@@ -369,44 +371,7 @@ export class Store {
     extent.distrust()
     this.#damagedChunks++
     this.#options.onDamage?.(`damaged chunk at ${range.start} in ${extent.path}: it will be fetched again`)
-    this.#markDirty(extent)
-  }
-
-  #markDirty(extent: Extent): void {
-    this.#dirty.add(extent)
-    if (this.#commitTimer !== undefined || this.#isClosed) return
-    this.#commitTimer = setTimeout(() => {
-      this.#commitTimer = undefined
-      this.#commitDirty()
-    }, COMMIT_DELAY_MS)
-  }
-
-  /** The written state of every changed extent, in one transaction. What is written meanwhile goes into the next. */
-  #commitDirty(): void {
-    const extents = [...this.#dirty]
-    this.#dirty.clear()
-    if (extents.length === 0) return
-    void this.#enqueueCommit(async () => {
-      if (this.#options.syncData) await Promise.all(extents.map((extent) => this.#files.sync(extent.path)))
-      const current = extents.filter((extent) => this.#extentsOf(extent.key.generation).get(extent.key.index) === extent)
-      return current.map((extent) => ({ key: extent.key, record: extent.isEmpty ? undefined : extent.toRecord(this.#bootId) }))
-    })
-  }
-
-  async #commit(changes: readonly IndexChange[]): Promise<void> {
-    await this.#enqueueCommit(() => Promise.resolve(changes))
-  }
-
-  /** Commits run one after another, so that a record's last change is the last one asked for. */
-  #enqueueCommit(changes: () => Promise<readonly IndexChange[]>): Promise<void> {
-    this.#commits = this.#commits.then(async () => {
-      try {
-        await this.#index.commit(await changes())
-      } catch (error) {
-        this.#degrade(error as NodeJS.ErrnoException)
-      }
-    })
-    return this.#commits
+    this.#commits.mark(extent)
   }
 
   // ---- room
@@ -459,8 +424,12 @@ export class Store {
     }
   }
 
+  #isCurrent(extent: Extent): boolean {
+    return this.#extentsOf(extent.key.generation).get(extent.key.index) === extent
+  }
+
   async #dropExtent(extent: Extent): Promise<void> {
-    if (this.#extentsOf(extent.key.generation).get(extent.key.index) !== extent) return
+    if (!this.#isCurrent(extent)) return
     this.#options.onDamage?.(`${extent.path} is gone: what it held will be fetched again`)
     await this.#removeExtents([extent])
   }
@@ -470,11 +439,11 @@ export class Store {
     if (extents.length === 0) return
     for (const extent of extents) {
       this.#extentsOf(extent.key.generation).delete(extent.key.index)
-      this.#dirty.delete(extent)
+      this.#commits.unmark(extent)
       this.#usedBytes -= extent.lengthBytes
       this.#open.get(extent.key.generation)?.generation.forgetExtent(extent)
     }
-    await this.#commit(extents.map((extent) => ({ key: extent.key, record: undefined })))
+    await this.#commits.commit(extents.map((extent) => ({ key: extent.key, record: undefined })))
     for (const extent of extents) {
       await this.#files.forget(extent.path)
       await unlink(extent.path).catch(() => undefined)

@@ -1,0 +1,293 @@
+/**
+ * How a resource is opened: by a probe where it is new, by a comparison with the origin where it is cached.
+ *
+ * The first ranged request of a new resource is itself the probe (never HEAD: Plex answers it with 500): size and validator
+ * come from its head, and its body is the first fetch. A cached resource is compared with the origin by a conditional
+ * request first, or beside its playback while it is fresh; without the origin it plays from what is here. An opening is
+ * done when size and validator are known and stored.
+ */
+
+import type { Generation } from './cache/generation.ts'
+import type { ResourceRecord } from './cache/index-db.ts'
+import { newGenerationId } from './cache/layout.ts'
+import type { Store } from './cache/store.ts'
+import { CHUNK_BYTES, type Range } from './bytes/ranges.ts'
+import { isCode, SeekCacheError } from './errors.ts'
+import type { Admitted, ResponseHead } from './origin/admission.ts'
+import { freshUntilMs } from './origin/freshness.ts'
+import { isRetryable, retryDelayMs } from './origin/retry.ts'
+import { Source } from './origin/source.ts'
+import type { Transport } from './origin/transport.ts'
+import { validatorText, type Validator } from './origin/validator.ts'
+import { displayUrl, fileNameOf, type ResourceSpec } from './resource-spec.ts'
+import { pause, timeLimit } from './schedule/deadline.ts'
+import { InFlight } from './schedule/in-flight.ts'
+import { Passthrough } from './schedule/passthrough.ts'
+import { Scheduler, type ScheduleLimits } from './schedule/scheduler.ts'
+import type { Telemetry } from './telemetry.ts'
+
+/** The probe's range: two of TCP's round trips on a new connection; what follows is striped over all. */
+const PROBE_BYTES = 32 * 1024
+/** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. The very end comes first. */
+const TAIL_BYTES = 256 * 1024
+const TAIL_END_BYTES = 48 * 1024
+const TAIL_DEADLINE_MS = 30_000
+/** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
+const REVALIDATION_MS = 5_000
+
+/** Tries of a first request; then its failure is the answer. Mid-play, tries go on until the reader's deadline. */
+const MAX_OPENING_TRIES = 4
+
+/** An open resource of known size. */
+export interface CachedMedia {
+  readonly kind: 'cached'
+  readonly key: string
+  readonly record: ResourceRecord
+  readonly generation: Generation
+  readonly scheduler: Scheduler
+  /** Ends what is fetched for whoever opened it, when nobody has it open any more. */
+  readonly abandoned: AbortController
+}
+
+/** An open resource of unknown size: its one reader takes its bytes in order. */
+export interface PassthroughMedia {
+  readonly kind: 'passthrough'
+  readonly key: string
+  readonly fileName: string
+  readonly contentType: string | undefined
+  readonly stream: Passthrough
+}
+
+export type Media = CachedMedia | PassthroughMedia
+
+export interface MediaParts {
+  readonly store: Store
+  readonly transport: Transport
+  readonly telemetry: Telemetry
+  readonly limits: ScheduleLimits
+  readonly userAgent: string
+}
+
+export class Opener {
+  readonly #parts: MediaParts
+  /** Generations that their origin has replaced, until their record says so. */
+  readonly #replaced = new Set<string>()
+
+  constructor(parts: MediaParts) {
+    this.#parts = parts
+  }
+
+  /** @throws ERR_SEEKCACHE_USAGE, _ORIGIN_*, and the signal's reason */
+  async open(key: string, spec: ResourceSpec, signal: AbortSignal): Promise<Media> {
+    const { transport, userAgent, store } = this.#parts
+    const source = new Source(spec, transport, userAgent)
+    const record = store.resource(key)
+    const known = record === undefined ? undefined : await this.#openKnown(key, record, source, signal)
+    return known ?? (await this.#probeUntilAnswered(key, source, signal))
+  }
+
+  // ---- a resource that is cached
+
+  async #openKnown(key: string, record: ResourceRecord, source: Source, signal: AbortSignal): Promise<CachedMedia | undefined> {
+    const isFresh = record.freshUntilMs > Date.now() && !this.#replaced.has(record.generation)
+    if (!isFresh) {
+      const checked = await this.#check(record, source, signal)
+      if (checked === undefined) return undefined
+      record = checked
+    }
+    record = { ...record, lastUsedMs: Date.now() }
+    await this.#parts.store.putResource(key, record)
+    const media = this.#begin(key, record, source)
+    if (isFresh) void this.#checkBesides(media, source)
+    return media
+  }
+
+  /** @returns the record if the origin still has this version or cannot be asked, undefined if it has another one */
+  async #check(record: ResourceRecord, source: Source, signal: AbortSignal): Promise<ResourceRecord | undefined> {
+    const limit = timeLimit(REVALIDATION_MS, signal)
+    try {
+      const told = await source.revalidate(validatorOf(record), record.sizeBytes, limit.signal)
+      if (told.outcome === 'changed') return undefined
+      if (validatorText(validatorOf(record)) === null && !(await this.#hasSameEnds(record, source, limit.signal))) return undefined
+      return { ...record, freshUntilMs: told.freshUntilMs }
+    } catch (error) {
+      if (signal.aborted) throw error
+      if (isCode(error, 'ERR_SEEKCACHE_ORIGIN_CHANGED')) return undefined
+      if (!isRetryable(error) && !isCode(error, 'ERR_SEEKCACHE_TIMEOUT')) throw error
+      if (this.#presentBytes(record) === 0) return undefined
+      this.#parts.telemetry.log.warn({ resource: source.display }, `${(error as Error).message}: playing from what is cached`)
+      return record
+    } finally {
+      limit.clear()
+    }
+  }
+
+  #presentBytes(record: ResourceRecord): number {
+    let lengthBytes = 0
+    for (const range of this.#parts.store.presentRanges(record.generation, record.sizeBytes)) lengthBytes += range.end - range.start
+    return lengthBytes
+  }
+
+  async #checkBesides(media: CachedMedia, source: Source): Promise<void> {
+    const { record, scheduler } = media
+    try {
+      const told = await source.revalidate(validatorOf(record), record.sizeBytes, AbortSignal.timeout(REVALIDATION_MS))
+      if (told.outcome === 'changed') {
+        scheduler.supersede(new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin'))
+      }
+    } catch (error) {
+      this.#parts.telemetry.log.debug({ resource: source.display }, `not revalidated: ${(error as Error).message}`)
+    }
+  }
+
+  /** Without a validator, the first and the last chunk speak for the whole. */
+  async #hasSameEnds(record: ResourceRecord, source: Source, signal: AbortSignal): Promise<boolean> {
+    const { store } = this.#parts
+    const generation = store.openGeneration(record.generation, record.sizeBytes)
+    try {
+      const lastStart = Math.floor((record.sizeBytes - 1) / CHUNK_BYTES) * CHUNK_BYTES
+      for (const start of new Set([0, lastStart])) {
+        const end = Math.min(start + CHUNK_BYTES, record.sizeBytes)
+        if (!generation.present.covers(start, end)) continue
+        const cached = await readWhole(generation, { start, end })
+        const fetched = await fetchBytes(source, { start, end }, record, signal)
+        if (cached === undefined || !cached.equals(fetched)) return false
+      }
+      return true
+    } finally {
+      await store.releaseGeneration(generation)
+    }
+  }
+
+  // ---- a resource that is new
+
+  async #probeUntilAnswered(key: string, source: Source, signal: AbortSignal): Promise<Media> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#probe(key, source, signal)
+      } catch (error) {
+        if (signal.aborted || attempt === MAX_OPENING_TRIES || !isRetryable(error)) throw error
+        this.#parts.telemetry.log.info({ resource: source.display, attempt }, (error as Error).message)
+        await pause(Math.max(retryDelayMs(error, attempt), 1), signal, error as Error)
+      }
+    }
+  }
+
+  async #probe(key: string, source: Source, signal: AbortSignal): Promise<Media> {
+    const opened = await new Promise<{ media: Media; record?: ResourceRecord }>((resolve, reject) => {
+      signal.throwIfAborted()
+      const abort = (): void => {
+        fetch.cancel()
+        reject(signal.reason as Error)
+      }
+      signal.addEventListener('abort', abort, { once: true })
+      const settle = (action: () => void): void => {
+        signal.removeEventListener('abort', abort)
+        action()
+      }
+      const expected = { start: 0, end: PROBE_BYTES, known: undefined }
+      const fetch: InFlight = new InFlight(0, source, expected, this.#parts.limits.stall, {
+        onHead: (admitted, head) => settle(() => resolve(this.#beginNew(key, source, admitted, head, fetch))),
+        onBytes: () => {},
+        onEnd: (_, error) => settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing'))),
+        onStall: () => this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet'),
+      })
+      source.warm()
+    })
+    if (opened.record !== undefined) await this.#parts.store.putResource(key, opened.record)
+    return opened.media
+  }
+
+  /** In the turn in which the head arrived: the body's first bytes may be in the same network read. */
+  #beginNew(key: string, source: Source, admitted: Admitted, head: ResponseHead, fetch: InFlight): { media: Media; record?: ResourceRecord } {
+    const fileName = fileNameOf(source.url)
+    if (admitted.sizeBytes === undefined) {
+      const stream = new Passthrough(this.#parts.telemetry)
+      stream.attach(fetch)
+      return { media: { kind: 'passthrough', key, fileName, contentType: admitted.contentType, stream } }
+    }
+    const record: ResourceRecord = {
+      displayUrl: displayUrl(source.url),
+      fileName,
+      generation: newGenerationId(),
+      sizeBytes: admitted.sizeBytes,
+      contentType: admitted.contentType,
+      etag: admitted.validator.etag,
+      lastModified: admitted.validator.lastModified,
+      isRangeable: admitted.isRangeable,
+      freshUntilMs: freshUntilMs(head, Date.now()),
+      lastUsedMs: Date.now(),
+    }
+    const media = this.#begin(key, record, source)
+    media.scheduler.adopt(fetch)
+    if (record.isRangeable) void this.#fetchTail(media)
+    return { media, record }
+  }
+
+  #begin(key: string, record: ResourceRecord, source: Source): CachedMedia {
+    const { store, telemetry, limits } = this.#parts
+    const generation = store.openGeneration(record.generation, record.sizeBytes)
+    const { isRangeable } = record
+    const onSuperseded = (): void => void this.#distrust(key, record)
+    const validator = validatorOf(record)
+    const scheduler = new Scheduler({ store, generation, source, validator, isRangeable, limits, telemetry, onSuperseded })
+    return { kind: 'cached', key, record, generation, scheduler, abandoned: new AbortController() }
+  }
+
+  /** The origin has another version: whoever opens this resource next asks it first, however fresh the record seemed. */
+  async #distrust(key: string, record: ResourceRecord): Promise<void> {
+    this.#replaced.add(record.generation)
+    const current = this.#parts.store.resource(key)
+    if (current?.generation === record.generation) await this.#parts.store.putResource(key, { ...current, freshUntilMs: 0 })
+  }
+
+  /** At the lowest priority: who reads there asks for it more urgently. */
+  async #fetchTail({ record, scheduler, generation, abandoned }: CachedMedia): Promise<void> {
+    const { sizeBytes } = record
+    if (sizeBytes < PROBE_BYTES + TAIL_BYTES) return
+    for (const start of [sizeBytes - TAIL_END_BYTES, sizeBytes - TAIL_BYTES]) {
+      const reader = scheduler.openReader('fill', start)
+      try {
+        for (let position = start; position < sizeBytes; position = generation.arrived.endOfRun(position)) {
+          await scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: abandoned.signal })
+        }
+      } catch (error) {
+        this.#parts.telemetry.log.debug(`tail not fetched: ${(error as Error).message}`)
+        return
+      } finally {
+        reader.close()
+      }
+    }
+  }
+}
+
+function validatorOf(record: ResourceRecord): Validator {
+  return { etag: record.etag, lastModified: record.lastModified }
+}
+
+async function readWhole(generation: Generation, range: Range): Promise<Buffer | undefined> {
+  const parts: Buffer[] = []
+  for (let position = range.start; position < range.end; ) {
+    const bytes = await generation.read(position, range.end - position)
+    if (bytes === undefined) return undefined
+    parts.push(bytes)
+    position += bytes.length
+  }
+  return Buffer.concat(parts)
+}
+
+async function fetchBytes(source: Source, range: Range, record: ResourceRecord, signal: AbortSignal): Promise<Buffer> {
+  return await new Promise((resolve, reject) => {
+    const parts: Buffer[] = []
+    const known = { sizeBytes: record.sizeBytes, validator: validatorOf(record) }
+    const fetch = source.fetch({ ...range, known }, {
+      onHead: () => {},
+      onBytes: (_, bytes) => void parts.push(bytes),
+      onEnd: (error) => (error === undefined ? resolve(Buffer.concat(parts)) : reject(error)),
+    })
+    signal.addEventListener('abort', () => {
+      fetch.cancel()
+      reject(signal.reason as Error)
+    }, { once: true })
+  })
+}
