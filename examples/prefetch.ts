@@ -15,7 +15,10 @@ import { connect, type RemoteMedia } from 'seekcache'
 const HEAD_BYTES = 2 * 1024 * 1024
 const TAIL_BYTES = 1024 * 1024
 
-const { values, positionals } = parseArgs({ options: { all: { type: 'boolean', default: false } }, allowPositionals: true })
+const { values, positionals } = parseArgs({
+  options: { all: { type: 'boolean', default: false } },
+  allowPositionals: true,
+})
 const [url] = positionals
 if (url === undefined || positionals.length > 1) {
   console.error('usage: prefetch.ts [--all] URL')
@@ -49,12 +52,12 @@ async function prefetch(url: string): Promise<void> {
 
 async function fetchEnds(media: RemoteMedia): Promise<void> {
   // A server that does not tell the size sends the file from its start, once: there is nothing to keep for later.
-  if (media.size === undefined) throw new Error('the server does not tell the size of this file, so it cannot be cached')
+  if (media.size === undefined) throw new Error('the server does not tell the size of this file: it cannot be cached')
   await read(media, 0, HEAD_BYTES)
   await read(media, Math.max(0, media.size - TAIL_BYTES), media.size)
 }
 
-/** Whatever is read is kept. The cache counts in blocks of 64 KiB, so `present` does not tell of a block that is half there. */
+/** Whatever is read is kept. `present` tells of whole blocks of 64 KiB: not of one that is there in part. */
 async function read(media: RemoteMedia, start: number, end: number): Promise<void> {
   for await (const _bytes of media.read(start, end, { signal }));
 }

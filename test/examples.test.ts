@@ -17,7 +17,7 @@ import type { FilmFile } from '../src/demo/film.ts'
 import { endWithThisProcess } from './support/children.ts'
 import { within } from './support/deadline.ts'
 import { CLI_FILE, startHost, type TestHost } from './support/host.ts'
-import { shortFilm } from './support/media.ts'
+import { MEDIA_DIR, shortFilm } from './support/media.ts'
 import { type Nginx, startNginx } from './support/nginx.ts'
 import { runCli } from './support/programs.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -27,6 +27,13 @@ const ADDON_FILE = path.join(ROOT, 'build/Release/seekcache.node')
 const MIB = 1024 * 1024
 const BLOCK_BYTES = 64 * 1024
 const SLOW_BYTES_PER_SECOND = 500_000
+/** No screen, and of GStreamer's plugins those of the system alone, in a registry of the tests. */
+const HEADLESS = {
+  DISPLAY: '',
+  WAYLAND_DISPLAY: '',
+  GST_PLUGIN_PATH: '',
+  GST_REGISTRY: path.join(MEDIA_DIR, 'gst-registry.bin'),
+}
 /** Each takes seconds; the bound is for one that hangs. */
 const LIMIT_MS = 120_000
 
@@ -43,7 +50,8 @@ test('prefetch.ts brings head and tail into the cache and says so', async () => 
   assert.match(stdout, new RegExp(`^${stage.film.name}: video/x-matroska, ${sizeBytes} bytes$`, 'm'))
   const present = await stage.present()
   // The tail may start in the middle of a block, and presence is told in blocks.
-  assert.ok(isIn(present, 0, 2 * MIB) && isIn(present, sizeBytes - MIB + BLOCK_BYTES, sizeBytes), JSON.stringify(present))
+  const tailStart = sizeBytes - MIB + BLOCK_BYTES
+  assert.ok(isIn(present, 0, 2 * MIB) && isIn(present, tailStart, sizeBytes), JSON.stringify(present))
   const told = [...stdout.matchAll(/^ {2}from (\d+) to (\d+)$/gm)].map(([, start, end]) => [Number(start), Number(end)])
   assert.ok(told.length > 0 && told.every(([start, end]) => isIn(present, start!, end!)), stdout)
   assert.ok(await stage.nginx.bytesSent() >= 3 * MIB)
@@ -71,7 +79,7 @@ test('Ctrl-C stops prefetch.ts, and what has arrived stays', async () => {
   const { code, stderr } = await prefetching.finished
   assert.deepEqual([code, stderr], [130, 'stopped\n'])
   const presentBytes = (await stage.present()).reduce((sum, [start, end]) => sum + end - start, 0)
-  assert.ok(presentBytes > MIB && presentBytes < stage.film.sizeBytes, `${presentBytes} bytes of ${stage.film.sizeBytes}`)
+  assert.ok(presentBytes > MIB && presentBytes < stage.film.sizeBytes, `${presentBytes} bytes are there`)
 })
 
 test('the TypeScript examples say what went wrong in one line', async () => {
@@ -91,24 +99,24 @@ test('the TypeScript examples say what went wrong in one line', async () => {
   }
 })
 
-test('player.ts registers the element and plays, or reads where gst-kit is not installed', { skip: withoutAddon }, async () => {
+test('player.ts registers the element and plays, or reads where there is no gst-kit', { skip: withoutAddon }, async () => {
   await using stage = await setStage()
   const { code, stdout, stderr } = await stage.run(typescript('node-player/player.ts', '--seconds', '1', stage.url))
   assert.equal(code, 0, stderr)
   assert.match(stdout, /^seekcachesrc is registered in this process, GStreamer \d+\.\d+\.\d+$/m)
   if (hasGstKit) assert.match(stdout, /^at (29|30|31)\.\d s after a jump to the middle$/m)
-  else assert.match(stdout, /gst-kit is not installed.*npm install gst-kit.*\nread the first 65536 bytes through the Node API$/m)
+  else assert.match(stdout, /gst-kit is not installed.*npm install gst-kit.*\nread the first 65536 bytes through /)
   assert.ok(isIn(await stage.present(), 0, BLOCK_BYTES))
 })
 
-test('player.ts, copied into another project, drives gst-kit as its interface says', { skip: withoutAddon }, async () => {
+test('player.ts, copied into a project with gst-kit, opens, seeks and plays on', { skip: withoutAddon }, async () => {
   await using stage = await setStage()
   await using project = await tempDir()
   await mkdir(project.file('node_modules/gst-kit'), { recursive: true })
   await symlink(ROOT, project.file('node_modules/seekcache'))
   await copyFile(path.join(ROOT, 'examples/node-player/player.ts'), project.file('player.ts'))
   await writeFile(project.file('package.json'), '{"type":"module"}')
-  await writeFile(project.file('node_modules/gst-kit/package.json'), '{"name":"gst-kit","type":"module","exports":"./index.js"}')
+  await writeFile(project.file('node_modules/gst-kit/package.json'), '{"type":"module","exports":"./index.js"}')
   await writeFile(project.file('node_modules/gst-kit/index.js'), GST_KIT_STAND_IN)
   const words = [...NODE_TSX, project.file('player.ts'), '--seconds', '1', stage.url]
   const { code, stdout, stderr } = await stage.run(words)
@@ -212,7 +220,7 @@ class Stage implements AsyncDisposable {
     const child = spawn(words[0]!, words.slice(1), {
       cwd: ROOT,
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, DISPLAY: '', WAYLAND_DISPLAY: '', GST_PLUGIN_PATH: '', ...this.host.clientEnv, ...env },
+      env: { ...process.env, ...HEADLESS, ...this.host.clientEnv, ...env },
       detached: true, // in a group of its own: a script that hangs is ended together with its player
     })
     endWithThisProcess(child, 'SIGTERM')

@@ -3,9 +3,9 @@
  *
  *   npx tsx examples/node-player/player.ts [--seconds 10] https://example.net/film.mkv
  *
- * The addon registers the element seekcachesrc in this very process, so no GST_PLUGIN_PATH is needed, and every pipeline
- * made here knows URIs like seekcache+https://…. The pipeline is made with gst-kit, which is optional; without it the
- * script says so, reads the first bytes through the Node API and succeeds. Without a screen it plays into nothing.
+ * The addon registers the element seekcachesrc in this very process, so no GST_PLUGIN_PATH is needed, and every
+ * pipeline made here knows URIs like seekcache+https://…. The pipeline is made with gst-kit, which is optional; without
+ * it the script says so, reads the first bytes through the Node API and succeeds. Without a screen it plays into nothing.
  *
  * Leaves with 0, 1 for what went wrong, 2 for wrong arguments, 130 after Ctrl-C.
  */

@@ -278,13 +278,18 @@ export class Scheduler {
     return {
       onBytes: (fetch, position, bytes, isFirst) => this.#onBytes(fetch, position, bytes, isFirst),
       onEnd: (fetch, error) => this.#onEnd(fetch, error),
-      onStall: (fetch) => {
-        this.#drop(fetch, 'stalled')
-        this.#lastError = new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending')
-        if (!fetch.hasBytes) this.#failedTries++
-        this.requestPlan()
-      },
+      onStall: (fetch) => this.#onStall(fetch),
     }
+  }
+
+  /** Replaced by the next plan, where a reader wants what it did not bring. */
+  #onStall(fetch: InFlight): void {
+    this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
+    if (!fetch.isDraining) {
+      this.#lastError = new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending')
+      if (!fetch.hasBytes) this.#failedTries++
+    }
+    this.requestPlan()
   }
 
   #onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void {
@@ -293,7 +298,7 @@ export class Scheduler {
     const nowMs = performance.now()
     if (isFirst) this.#parts.source.path.onFirstByte(nowMs - fetch.startedMs)
     this.#parts.source.path.onBytes(bytes.length, nowMs)
-    if (isFirst) telemetry.firstByteSeconds.observe((performance.now() - fetch.startedMs) / 1000)
+    if (isFirst) telemetry.firstByteSeconds.observe((nowMs - fetch.startedMs) / 1000)
     if (this.#failedTries > 0 || this.#lastError !== undefined) {
       this.#failedTries = 0
       this.#lastError = undefined
