@@ -209,3 +209,44 @@ test('what a browser might run is only bytes', async () => {
   assert.equal(response.headers.get('x-content-type-options'), 'nosniff')
   assert.match(response.headers.get('content-security-policy')!, /sandbox/)
 })
+
+test('a fetch that brings no byte for the stall time is replaced while the reader waits', async () => {
+  const script = inOrder(undefined, ...Array.from({ length: 8 }, () => ({ kind: 'body-stalled', afterBytes: 100 }) as const))
+  await using served = await serve({ script }, ['--stall', '0.3'])
+  assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  assert.ok(served.origin.requests.some(({ outcome }) => outcome === 'aborted'), 'a stalled one was given up')
+})
+
+test('an origin that says when to come back is asked then', async () => {
+  const script = inOrder({ kind: 'status', status: 503, headers: { 'Retry-After': '1' } }, undefined, { kind: 'status', status: 429, headers: { 'Retry-After': '1' } })
+  await using served = await serve({ script })
+  assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+})
+
+test('redirects are followed once, and another origin gets no credentials', async () => {
+  await using target = await startFaultOrigin({ content: CONTENT, etag: '"v1"' })
+  await using first = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'redirect', location: target.url('film.mp4') }) })
+  await using host = await startHost()
+  const url = host.proxyUrl(first.url('film.mp4'), [['Authorization', 'Bearer secret'], ['X-Api-Key', 'secret'], ['User-Agent', 'player/1']])
+  assert.ok((await bytesOf(await get(url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  assert.equal(first.requests.length, 1)
+  assert.equal(first.requests[0]!.headers.authorization, 'Bearer secret')
+  for (const { headers } of target.requests) {
+    assert.deepEqual([headers.authorization, headers['x-api-key'], headers['user-agent']], [undefined, undefined, 'player/1'])
+  }
+})
+
+test('a place that a redirect led to and that has expired is looked up again', async () => {
+  await using target = await startFaultOrigin({ content: CONTENT, etag: '"v1"', script: (request) => (request.index === 1 ? { kind: 'status', status: 403 } : undefined) })
+  await using first = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'redirect', location: target.url('film.mp4') }) })
+  await using host = await startHost()
+  assert.ok((await bytesOf(await get(host.proxyUrl(first.url('film.mp4'))))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  assert.equal(first.requests.length, 2)
+})
+
+test('a redirect loop ends with a word', async () => {
+  await using served = await serve({ script: () => ({ kind: 'redirect-loop' }) })
+  const response = await get(served.url)
+  assert.equal(response.status, 502)
+  assert.match(((await response.json()) as { detail: string }).detail, /redirects more than/)
+})
