@@ -128,21 +128,21 @@ test('player.ts, copied into a project with gst-kit, opens, seeks and plays on',
   assert.match(failed.stdout, /^stop$/m)
 })
 
-/** Says what it is told to do, takes two steps to play, and counts a second for each look at the position. */
+/** Says what it is told, needs two tries to play, and plays a second between two looks at the position. */
 const GST_KIT_STAND_IN = `
   export class Pipeline {
     #position = 0
-    #steps = 0
+    #tries = 0
     #messages = [{ type: 'state-changed' }]
     constructor(description) { console.log(description) }
     async play() {
       if (process.env.STAND_IN_ERROR) this.#messages.push({ type: 'error', errorMessage: process.env.STAND_IN_ERROR })
-      return { result: this.#steps++ % 2 === 0 ? 'async' : 'success' }
+      return { result: ++this.#tries < 2 ? 'async' : 'success' }
     }
     async stop() { console.log('stop') }
-    seek(seconds) { console.log('seek'); this.#position = seconds; return true }
-    queryPosition() { return this.#position++ }
-    queryDuration() { return 60 }
+    seek(seconds) { console.log('seek'); this.#position = seconds; this.#tries = 0; return true }
+    queryPosition() { return this.#tries < 2 ? -1 : this.#position++ }
+    queryDuration() { return this.#tries < 2 ? -1 : 60 }
     async busPop() { return this.#messages.shift() ?? null }
   }
 `

@@ -1,0 +1,153 @@
+/**
+ * What is in the cache, without a link: as fast as a file, or as nginx sending one? On loopback, origin and cache on the
+ * same machine, both films cached whole, everything in the kernel's page cache; who is compared takes turns.
+ */
+import http from 'node:http'
+import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+
+import type { Film } from '../../src/demo/film.ts'
+import { startHost, type TestHost } from '../support/host.ts'
+import { runProgram } from '../support/programs.ts'
+import { freePort } from './drivers.ts'
+import { filesOf, startNginx } from './nginx.ts'
+import { median, quantile } from './statistics.ts'
+
+export interface Compared {
+  /** One number a round. */
+  readonly seekcache: readonly number[]
+  readonly other: readonly number[]
+  /** Of the medians, seekcache's ÷ the other's. */
+  readonly ratio: number
+}
+
+export interface FirstByte {
+  readonly p50Ms: number
+  readonly p99Ms: number
+  readonly requests: number
+}
+
+export interface FirstBytes {
+  readonly seekcache: FirstByte
+  readonly nginx: FirstByte
+}
+
+export interface LoopbackResult {
+  /** MB/s, against filesrc. */
+  readonly element: Compared
+  /** MB/s, against nginx's sendfile. */
+  readonly proxy: Compared
+  /** Readers that pause between their requests. */
+  readonly firstByte: FirstBytes
+  /** Readers that do not: both processors are busy all the time, and much of one with the readers. */
+  readonly firstByteSaturated: FirstBytes
+}
+
+const BLOCK_BYTES = 256 * 1024
+const READERS = 16
+const REQUESTS_PER_READER = 60
+const RANGE_BYTES = 64 * 1024
+/** On the average, between two requests of a reader: 320 a second of all together. */
+const PAUSE_MS = 50
+
+export async function runLoopback(film: Film, rounds: number, onProgress: (line: string) => void): Promise<LoopbackResult> {
+  const files = [film.files.mkv, film.files.mp4]
+  await using nginx = await startNginx({
+    address: '127.0.0.1',
+    port: await freePort(),
+    locations: filesOf(path.dirname(film.files.mkv.path)),
+  })
+  await using host = await startHost({ args: ['--log-level', 'warn'] })
+  const origin = files.map(({ name }) => `${nginx.url}/${name}`)
+  const proxied = origin.map((url) => host.proxyUrl(url))
+  await download(proxied)
+
+  const element = await compare(rounds, async () => await elementRate(host, origin[0]!, files[0]!.sizeBytes),
+    async () => await filesrcRate(files[0]!.path, files[0]!.sizeBytes))
+  onProgress(`loopback, MB/s: element ${rates(element.seekcache)}, filesrc ${rates(element.other)}`)
+  const proxy = await compare(rounds, async () => await download(proxied), async () => await download(origin))
+  onProgress(`loopback, MB/s: proxy ${rates(proxy.seekcache)}, nginx ${rates(proxy.other)}`)
+  const both = async (pauseMs: number): Promise<FirstBytes> => ({
+    nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
+    seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
+  })
+  const firstByte = await both(PAUSE_MS)
+  const firstByteSaturated = await both(0)
+  onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify({ firstByte, firstByteSaturated })}`)
+  return { element, proxy, firstByte, firstByteSaturated }
+}
+
+function rates(samples: readonly number[]): string {
+  return samples.map((sample) => sample.toFixed(0)).join(' ')
+}
+
+async function compare(rounds: number, ours: () => Promise<number>, theirs: () => Promise<number>): Promise<Compared> {
+  const [seekcache, other]: [number[], number[]] = [[], []]
+  for (let round = 0; round < rounds; round++) {
+    seekcache.push(await ours())
+    other.push(await theirs())
+  }
+  return { seekcache, other, ratio: median(seekcache) / median(other) }
+}
+
+async function elementRate(host: TestHost, url: string, sizeBytes: number): Promise<number> {
+  return await pipelineRate(['seekcachesrc', `location=${url}`, `blocksize=${BLOCK_BYTES}`], sizeBytes, host.clientEnv)
+}
+
+async function filesrcRate(file: string, sizeBytes: number): Promise<number> {
+  return await pipelineRate(['filesrc', `location=${file}`, `blocksize=${BLOCK_BYTES}`], sizeBytes)
+}
+
+/** MB/s from the start of playing to the end of the stream, as gst-launch counts it: without the program's own start. */
+async function pipelineRate(source: readonly string[], sizeBytes: number, env: Readonly<Record<string, string>> = {}): Promise<number> {
+  const { code, stdout, stderr } = await runProgram(['gst-launch-1.0', ...source, '!', 'fakesink'], env)
+  const [, hours, minutes, seconds] = /Execution ended after (\d+):(\d+):([\d.]+)/.exec(stdout) ?? []
+  if (code !== 0 || seconds === undefined) throw new Error(`${source[0]} left with ${code}: ${stderr.trim()}`)
+  return sizeBytes / 1e6 / (Number(hours) * 3600 + Number(minutes) * 60 + Number(seconds))
+}
+
+/** MB/s of curl getting all of the URLs one after the other over one connection. */
+async function download(urls: readonly string[]): Promise<number> {
+  const words = urls.flatMap((url) => ['-o', '/dev/null', url])
+  const { code, stdout, stderr } = await runProgram(['curl', '-sSf', '-w', '%{size_download} %{time_total}\\n', ...words])
+  if (code !== 0) throw new Error(`curl left with ${code}: ${stderr.trim()}`)
+  const sums = stdout.trim().split('\n').map((line) => line.split(' ').map(Number))
+  const total = (column: number): number => sums.reduce((sum, numbers) => sum + (numbers[column] ?? 0), 0)
+  return total(0) / 1e6 / total(1)
+}
+
+/** Ranges at random places, each reader on a connection of its own that it keeps. */
+async function firstBytes(url: string, sizeBytes: number, pauseMs: number): Promise<FirstByte> {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: READERS })
+  const random = randomNumbers()
+  const samples: number[] = []
+  const read = async (): Promise<void> => {
+    for (let i = 0; i < REQUESTS_PER_READER; i++) {
+      if (pauseMs > 0) await setTimeout(2 * pauseMs * random())
+      samples.push(await firstByteMs(url, Math.floor(random() * (sizeBytes - RANGE_BYTES)), agent))
+    }
+  }
+  await Promise.all(Array.from({ length: READERS }, read))
+  agent.destroy()
+  return { p50Ms: quantile(samples, 0.5), p99Ms: quantile(samples, 0.99), requests: samples.length }
+}
+
+async function firstByteMs(url: string, start: number, agent: http.Agent): Promise<number> {
+  const started = performance.now()
+  return await new Promise((resolve, reject) => {
+    const request = http.get(url, { agent, headers: { range: `bytes=${start}-${start + RANGE_BYTES - 1}` } }, (response) => {
+      if (response.statusCode !== 206) return reject(new Error(`status ${response.statusCode} for a range`))
+      let firstMs: number | undefined
+      response.on('data', () => (firstMs ??= performance.now() - started))
+      response.once('end', () => resolve(firstMs ?? Number.NaN))
+      response.once('error', reject)
+    })
+    request.once('error', reject)
+  })
+}
+
+/** The same places for both sides and in every run: a linear congruential generator (Numerical Recipes). */
+function randomNumbers(): () => number {
+  let state = 1
+  return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32
+}

@@ -1,0 +1,132 @@
+/** The summary for people: tables in Markdown, which are also what the terminal shows. */
+import { DRIVERS, type Effort, FILM, LINKS, PLAYERS } from './matrix.ts'
+import type { Compared, FirstBytes } from './loopback.ts'
+import { median } from './statistics.ts'
+import type { Row, Summary } from './summary.ts'
+
+/** The tables alone. */
+export function tablesOf(summary: Summary): string {
+  return [
+    ...(summary.whyNoLink === undefined ? linkTables(summary) : [`No link was emulated: ${summary.whyNoLink}.`]),
+    ...downloadTable(summary),
+    ...loopbackTables(summary),
+  ].join('\n\n')
+}
+
+export function markdownOf(summary: Summary, effort: Effort): string {
+  const versions = Object.entries(summary.versions).map(([name, version]) => `${name} ${version}`).join(', ')
+  return `${[
+    '# Measurements',
+    `Made by \`npm run bench\`${summary.isQuick ? ' with `--quick`' : ''} on ${summary.date}: ${summary.machine}; ${versions}.`,
+    '![Opens and cold seeks over the main link](bench.svg)',
+    methodOf(effort),
+    tablesOf(summary),
+  ].join('\n\n')}\n`
+}
+
+function methodOf(effort: Effort): string {
+  const links = Object.values(LINKS).map((l) => `${l.rttMs} ms round trip and ${l.megabitsPerSecond} Mbit/s`).join(', ')
+  const seeks = effort.places.length
+  return `## How
+
+The origin is nginx in a network namespace; players and caches are in another one. Between them is an emulated link
+(${links}; a queue of 100 ms that drops what does not fit) with the kernel's
+TCP, cubic, at both ends. The film is noise of ${FILM.kilobitsPerSecond / 1000} Mbit/s and ${FILM.seconds} s with a key frame every ${FILM.gopSeconds} s, as Matroska and as MP4, the
+index at the end in both. All programs run with their defaults. The drivers take turns, ${effort.rounds} round${effort.rounds === 1 ? '' : 's'} of them, each turn in a
+process of its own with a cache that is empty at its start. There are ${seeks} places to seek to, in descending order, so that
+none has been read ahead by an earlier seek.
+
+- **open**: from the command to the first picture, with an empty cache and no connection to the origin.
+- **cold seek**: to a place that is not cached, until it plays (mpv) or shows the picture (playbin) there; ${effort.dwellSeconds} s between seeks.
+- **again**: the same seeks in a new player process, ${effort.againDwellSeconds} s between them. **restarted**: once more, after the cache's process
+  was ended and started again. **open again**: the open before the seeks again.
+- Times are ms: median / p95, which of so few is about the largest.
+- **link MB**: what came over the link in a round's cold + again + restarted sitting, with the headers of IP and TCP. A player
+  reads ahead all the time, so this grows with the time between seeks, and what one sitting has not read ahead the next one does.
+- **÷ film**: the three together ÷ the size of the film.
+- **CPU s**, **RSS MB**: processor time and peak memory of the cache's processes in a round.
+
+Drivers:
+
+${list(DRIVERS)}
+
+Players:
+
+${list(PLAYERS)}`
+}
+
+function list(words: Readonly<Record<string, string>>): string {
+  return Object.entries(words).map(([name, meaning]) => `- **${name}**: ${meaning}`).join('\n')
+}
+
+function linkTables({ rows }: Summary): string[] {
+  const titles = new Map<string, Row[]>()
+  for (const row of rows) {
+    const { rttMs, megabitsPerSecond } = LINKS[row.link]
+    const title = `## ${rttMs} ms, ${megabitsPerSecond} Mbit/s: ${row.player}, ${row.format.toUpperCase()}`
+    titles.set(title, [...(titles.get(title) ?? []), row])
+  }
+  return [...titles].map(([title, group]) => `${title}\n\n${linkTable(group)}`)
+}
+
+function linkTable(rows: readonly Row[]): string {
+  const head = ['', 'open', 'cold seek', 'again', 'restarted', 'open again', 'link MB', '÷ film', 'CPU s', 'RSS MB']
+  return table(head, rows.map((row) => {
+    const { cold, again, restarted } = row.linkMegabytes
+    const name = row.failures === 0 ? row.driver : `${row.driver} (${row.failures} failed)`
+    if (row.coldMs.samples.length === 0) return [name, ...Array<string>(head.length - 1).fill('–')]
+    return [
+      name,
+      ...[row.openMs, row.coldMs, row.againMs, row.restartedMs, row.openAgainMs].map(({ p50, p95 }) => `${p50.toFixed(0)} / ${p95.toFixed(0)}`),
+      [cold, again, restarted].map((value) => value.toFixed(0)).join(' + '),
+      row.linkShareOfFilm.toFixed(2),
+      row.cpuSeconds?.toFixed(1) ?? '',
+      row.peakRssMegabytes?.toFixed(0) ?? '',
+    ]
+  }))
+}
+
+function downloadTable({ download }: Summary): string[] {
+  if (download === undefined) return []
+  const rows = [['curl from the origin', download.direct], ['curl through the proxy', download.proxy], ['the same again', download.proxyAgain]] as const
+  const { rttMs, megabitsPerSecond } = LINKS.main
+  const body = rows.map(([name, runs]) => [
+    name,
+    median(runs.map(({ seconds }) => seconds)).toFixed(2),
+    median(runs.map(({ linkShare }) => linkShare)).toFixed(3),
+  ])
+  return [`## ${rttMs} ms, ${megabitsPerSecond} Mbit/s: downloading 100 MiB\n\n${table(['', 's', 'over the link ÷ downloaded'], body)}`]
+}
+
+function loopbackTables({ loopback, filmMegabytes }: Summary): string[] {
+  if (loopback === undefined) return []
+  const rate = (name: string, otherName: string, { seekcache, other, ratio }: Compared): string[][] => [
+    [name, median(seekcache).toFixed(0), Math.max(...seekcache).toFixed(0), ratio.toFixed(2)],
+    [otherName, median(other).toFixed(0), Math.max(...other).toFixed(0), ''],
+  ]
+  const firstByte = (name: string, { seekcache, nginx }: FirstBytes): string[][] =>
+    [['seekcache', seekcache] as const, ['nginx', nginx] as const].map(([who, { p50Ms, p99Ms }]) => [`${name}, ${who}`, p50Ms.toFixed(1), p99Ms.toFixed(1)])
+  return [
+    `## Cached, without a link\n\n${filmMegabytes.toFixed(0)} MB a film, in blocks of 256 KiB by GStreamer, both films by curl.\n\n${table(
+      ['MB/s', 'median', 'best', '÷'],
+      [
+        ...rate('seekcachesrc ! fakesink', 'filesrc ! fakesink', loopback.element),
+        ...rate('proxy to curl', 'nginx (sendfile) to curl', loopback.proxy),
+      ],
+    )}`,
+    `First byte of a cached range of 64 KiB at a random place, 16 readers at the same time: at 320 requests a second, and as fast as they can.\n\n${table(
+      ['ms', 'p50', 'p99'],
+      [...firstByte('320/s', loopback.firstByte), ...firstByte('as fast as they can', loopback.firstByteSaturated)],
+    )}`,
+  ]
+}
+
+/** Columns are padded, so that the source reads as a table too. */
+function table(head: readonly string[], body: readonly (readonly string[])[]): string {
+  const widths = head.map((title, i) => Math.max(3, title.length, ...body.map((row) => (row[i] ?? '').length)))
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' | ')} |`
+  const rule = `|${widths.map((width, i) => (i === 0 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`
+  return [line(head), rule, ...body.map(line)].join('\n')
+}
+

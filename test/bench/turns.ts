@@ -1,0 +1,135 @@
+/**
+ * Runs the combinations over their links: one link at a time, its drivers taking turns, each turn in a process of its own
+ * at the client's end.
+ */
+import { spawn } from 'node:child_process'
+import { writeFileSync, mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+import type { Film } from '../../src/demo/film.ts'
+import { endWithThisProcess } from '../support/children.ts'
+import { within } from '../support/deadline.ts'
+import { type Link, startLink } from './link.ts'
+import { type Combination, type DriverName, type Effort, LINKS } from './matrix.ts'
+import { filesOf, type Nginx, type OriginRequest, startNginx } from './nginx.ts'
+import type { Step } from './players.ts'
+import type { DownloadResult, DownloadTask } from './download.ts'
+import type { TurnResult, TurnTask } from './worker.ts'
+
+export interface Turn {
+  readonly combination: Combination
+  readonly driver: DriverName
+  readonly result?: TurnResult
+  readonly failure?: string
+}
+
+export interface TurnsOptions {
+  readonly film: Film
+  readonly effort: Effort
+  /** A folder for what each turn asked of the origin, and when. */
+  readonly traceDir?: string
+  readonly onProgress: (line: string) => void
+}
+
+const PROGRAMS = { turn: 'worker.ts', download: 'download.ts' } as const
+const DEVICE = 'wire'
+/** Long enough that TCP's start does not matter, short enough to be repeated. */
+const DOWNLOAD_BYTES = 100 * 2 ** 20
+const ORIGIN_PORT = 8080
+const TURN_LIMIT_MS = 300_000
+
+export async function runCombinations(combinations: readonly Combination[], options: TurnsOptions): Promise<Turn[]> {
+  const turns: Turn[] = []
+  for (const name of new Set(combinations.map((combination) => combination.link))) {
+    await using link = await startLink(LINKS[name])
+    await using origin = await startOrigin(link, options.film)
+    for (const combination of combinations.filter((candidate) => candidate.link === name)) {
+      for (let round = 0; round < options.effort.rounds; round++) {
+        for (const driver of combination.drivers) turns.push(await runTurn(link, origin, combination, driver, round, options))
+      }
+    }
+  }
+  return turns
+}
+
+/** Over the main link. */
+export async function runDownloads(film: Film, rounds: number): Promise<DownloadResult> {
+  await using link = await startLink(LINKS.main)
+  await using origin = await startOrigin(link, film)
+  const task: DownloadTask = { url: `${origin.url}/${film.files.mkv.name}`, device: DEVICE, sizeBytes: DOWNLOAD_BYTES, rounds }
+  return await atClient<DownloadResult>(link, PROGRAMS.download, task)
+}
+
+async function startOrigin(link: Link, film: Film): Promise<Nginx> {
+  const locations = filesOf(path.dirname(film.files.mkv.path))
+  return await startNginx({ address: link.originAddress, port: ORIGIN_PORT, locations, at: link.atOrigin })
+}
+
+async function runTurn(
+  link: Link, origin: Nginx, combination: Combination, driver: DriverName, round: number, options: TurnsOptions,
+): Promise<Turn> {
+  const { effort, film, traceDir, onProgress } = options
+  const title = `${combination.link} ${combination.player} ${combination.format} ${driver} ${round + 1}/${effort.rounds}`
+  const task: TurnTask = {
+    driver,
+    player: combination.player,
+    url: `${origin.url}/${film.files[combination.format].name}`,
+    device: DEVICE,
+    opens: effort.opens,
+    placesPercent: effort.places.filter((_, i) => i % effort.rounds === round),
+    dwellSeconds: effort.dwellSeconds,
+    againDwellSeconds: effort.againDwellSeconds,
+    ...(traceDir === undefined ? {} : { logLevel: 'debug' }),
+  }
+  const startedAt = Date.now() / 1000
+  try {
+    const result = await atClient<TurnResult>(link, PROGRAMS.turn, task)
+    onProgress(`${title}: open ${ms(result.opens.map(({ open }) => open))}, cold ${ms(result.cold.seeks)}, again ${ms(result.again.seeks)}`)
+    if (traceDir !== undefined) writeTrace(traceDir, title, (await origin.requests()).filter((r) => r.startedAt >= startedAt), result)
+    return { combination, driver, result }
+  } catch (error) {
+    const failure = (error as Error).message.trim().split('\n')[0] ?? ''
+    onProgress(`${title}: ${failure}`)
+    return { combination, driver, failure }
+  }
+}
+
+async function atClient<T>(link: Link, program: string, task: object): Promise<T> {
+  const file = fileURLToPath(new URL(program, import.meta.url))
+  const words = link.atClient([process.execPath, '--import', 'tsx', file, JSON.stringify(task)])
+  const child = spawn(words[0]!, words.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] })
+  endWithThisProcess(child, 'SIGTERM')
+  let [output, complaint] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (complaint += text))
+  const exited = new Promise<number | null>((resolve, reject) => child.once('error', reject).once('close', resolve))
+  try {
+    const code = await within('a turn', exited, TURN_LIMIT_MS)
+    if (code !== 0) throw new Error(/^\w*Error: .*$/m.exec(complaint)?.[0] ?? `a turn left with ${code}: ${complaint.slice(-300)}`)
+    return JSON.parse(output) as T
+  } finally {
+    child.kill('SIGTERM') // its own children go with it
+  }
+}
+
+function ms(steps: readonly Step[]): string {
+  return steps.map((step) => step.ms.toFixed(0)).join(' ')
+}
+
+/** The player's steps and the origin's requests on one time line. */
+function writeTrace(folder: string, title: string, requests: readonly OriginRequest[], result: TurnResult): void {
+  mkdirSync(folder, { recursive: true })
+  const zero = result.opens[0]?.open.startedAt ?? 0
+  const steps = [...result.opens.map(({ open }) => open), ...result.cold.seeks, result.again.open, ...result.again.seeks,
+    result.restarted.open, ...result.restarted.seeks]
+  const lines = [
+    ...steps.map((step) => ({ at: step.startedAt, text: `---- ${step.what} took ${step.ms.toFixed(0)} ms` })),
+    ...requests.map((r) => ({
+      at: r.startedAt,
+      text: `${r.range} -> ${r.status} ${r.bytes} B${r.isComplete ? '' : ' (given up)'} in ${((r.endedAt - r.startedAt) * 1000).toFixed(0)} ms, connection ${r.connection} request ${r.request}`,
+    })),
+  ].sort((a, b) => a.at - b.at)
+  const text = lines.map(({ at, text }) => `${((at - zero) * 1000).toFixed(0).padStart(7)} ${text}`).join('\n')
+  writeFileSync(path.join(folder, `${title.replaceAll(/[ /]/g, '-')}.txt`), `${text}\n\n${result.log}\n`)
+}
