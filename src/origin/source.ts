@@ -149,8 +149,7 @@ export class Source {
             throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin redirects more than ${MAX_REDIRECTS} times`)
           }
           if (next === undefined && url !== this.url && redirects === 0 && isExpired(head)) {
-            this.#place = this.url
-            redirects = 1
+            redirects = 1 // the place is remembered until another one has answered: parallel fetches must not all ask anew
             next = this.url
           }
           if (next === undefined) {
