@@ -68,7 +68,7 @@ async function fetchWhole(media: RemoteMedia): Promise<void> {
     signal,
     onProgress: ({ presentBytes, sizeBytes }) => {
       const percent = Math.floor((100 * presentBytes) / sizeBytes)
-      if (percent < toldPercent + 10) return
+      if (percent < toldPercent + 10 && percent < 100) return
       toldPercent = percent
       console.log(`${percent} %`)
     },

@@ -112,7 +112,11 @@ function removeLeftNamespaces(): void {
   }
   for (const name of names) {
     const pid = /^sc-(?:client|origin)-(\d+)$/.exec(name)?.[1]
-    if (pid !== undefined && !isRunning(Number(pid))) spawnSync('ip', ['netns', 'del', name])
+    if (pid === undefined || isRunning(Number(pid))) continue
+    for (const left of spawnSync('ip', ['netns', 'pids', name], { encoding: 'utf8' }).stdout.split('\n').filter(Boolean)) {
+      process.kill(Number(left), 'SIGTERM')
+    }
+    spawnSync('ip', ['netns', 'del', name])
   }
 }
 

@@ -25,16 +25,16 @@ export function markdownOf(summary: Summary, effort: Effort): string {
 }
 
 function methodOf(effort: Effort): string {
-  const links = Object.values(LINKS).map((l) => `${l.rttMs} ms round trip and ${l.megabitsPerSecond} Mbit/s`).join(', ')
+  const links = Object.values(LINKS).map((l) => `${l.rttMs} ms and ${l.megabitsPerSecond} Mbit/s`).join(', or ')
   const seeks = effort.places.length
   return `## How
 
-The origin is nginx in a network namespace; players and caches are in another one. Between them is an emulated link
-(${links}; a queue of 100 ms that drops what does not fit) with the kernel's
-TCP, cubic, at both ends. The film is noise of ${FILM.kilobitsPerSecond / 1000} Mbit/s and ${FILM.seconds} s with a key frame every ${FILM.gopSeconds} s, as Matroska and as MP4, the
-index at the end in both. All programs run with their defaults. The drivers take turns, ${effort.rounds} round${effort.rounds === 1 ? '' : 's'} of them, each turn in a
-process of its own with a cache that is empty at its start. There are ${seeks} places to seek to, in descending order, so that
-none has been read ahead by an earlier seek.
+The origin is nginx in a network namespace; players and caches are in another one. Between them is an emulated link with the
+kernel's TCP, cubic, at both ends, and a queue of 100 ms that drops what does not fit; its round trip and rate are
+${links}. The film is noise of ${FILM.kilobitsPerSecond / 1000} Mbit/s and ${FILM.seconds} s
+with a key frame every ${FILM.gopSeconds} s, as Matroska and as MP4, the index at the end in both. All programs run with their defaults.
+The drivers take turns, ${effort.rounds} round${effort.rounds === 1 ? '' : 's'} of them, each turn in a process of its own with a cache that is empty at its start. There are
+${seeks} places to seek to, in descending order, so that none has been read ahead by an earlier seek.
 
 - **open**: from the command to the first picture, with an empty cache and no connection to the origin.
 - **cold seek**: to a place that is not cached, until it plays (mpv) or shows the picture (playbin) there; ${effort.dwellSeconds} s between seeks.
