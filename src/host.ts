@@ -8,9 +8,9 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
-import { layoutOf, prepareLayout } from './cache/layout.ts'
+import { layoutOf, prepareLayout, unwritable } from './cache/layout.ts'
 import { Store } from './cache/store.ts'
 import type { HostOptions } from './config.ts'
 import type { ListEntry, Status } from './control/protocol.ts'
@@ -117,7 +117,7 @@ export class Host {
       },
       onActivity,
     )
-    telemetry.usedBytes.set(0)
+    telemetry.usedBytesNow = () => store.stats.usedBytes
   }
 
   async #listen(): Promise<void> {
@@ -168,9 +168,8 @@ export class Host {
 
   // ---- what it tells of itself
 
-  #status(): Omit<Status, 'sessions'> {
+  #status(): Status {
     const { usedBytes, degraded } = this.#store.stats
-    this.#telemetry.usedBytes.set(usedBytes)
     const open = this.#library.all
     return {
       version: VERSION,
@@ -182,6 +181,7 @@ export class Host {
       maxSizeBytes: this.options.maxSizeBytes,
       usedBytes,
       resources: [...this.#store.resources()].length,
+      sessions: this.#control.sessionCount,
       readers: open.reduce((sum, media) => sum + media.scheduler.readerCount, 0),
       fetchesInFlight: open.reduce((sum, media) => sum + media.scheduler.fetchCount, 0),
       originBytes: this.#telemetry.counted.originBytes,
@@ -234,6 +234,10 @@ async function ensureToken(cacheDir: string): Promise<string> {
 }
 
 async function writePrivate(path: string, text: string): Promise<void> {
-  await writeFile(`${path}.new`, text, { mode: 0o600 })
-  await rename(`${path}.new`, path)
+  try {
+    await writeFile(`${path}.new`, text, { mode: 0o600 })
+    await rename(`${path}.new`, path)
+  } catch (cause) {
+    throw unwritable(dirname(path), cause)
+  }
 }

@@ -63,11 +63,23 @@ export class Telemetry {
   readonly damagedChunks = new Counter({
     name: 'seekcache_damaged_chunks_total', help: 'Chunks or files of the cache found damaged', ...this.#of,
   })
-  readonly usedBytes = new Gauge({ name: 'seekcache_used_bytes', help: 'Disk bytes of extent files', ...this.#of })
+  /** Asked when the metrics are. Set by the host. */
+  usedBytesNow: () => number = () => 0
+  readonly usedBytes = this.#usedBytesGauge()
   readonly readers = new Gauge({ name: 'seekcache_readers', help: 'Live readers', ...this.#of })
 
   constructor(log: Logger) {
     this.log = log
+  }
+
+  #usedBytesGauge(): Gauge {
+    const telemetry = this
+    return new Gauge({
+      name: 'seekcache_used_bytes', help: 'Disk bytes of extent files', ...this.#of,
+      collect() {
+        this.set(telemetry.usedBytesNow())
+      },
+    })
   }
 
   countOriginBytes(lengthBytes: number): void {

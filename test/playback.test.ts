@@ -249,3 +249,26 @@ test('a host that is killed loses recent bytes at most, and shows no wrong one',
     assert.equal(await readAll(host, url), expected)
   }
 })
+
+test('on a full disk a film plays to its end, uncached, with a clear word', async (t) => {
+  await using dir = await tempDir()
+  const mount = async (...words: string[]): Promise<boolean> => (await runProgram(words)).code === 0
+  if (process.platform !== 'linux' || !(await mount('mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', dir.path))) {
+    return t.skip('a small file system cannot be mounted here')
+  }
+  try {
+    const content = patternContent(150_000_000)
+    await using origin = await startFaultOrigin({ content })
+    await using host = await startHost({ cacheDir: dir.file('cache'), args: ['--reserve', '0'] })
+    const response = await fetch(host.proxyUrl(origin.url('big.bin')))
+    let position = 0
+    for await (const bytes of response.body as unknown as AsyncIterable<Uint8Array>) {
+      if (!Buffer.from(bytes).equals(content.read(position, position + bytes.length))) assert.fail(`wrong bytes at ${position}`)
+      position += bytes.length
+    }
+    assert.equal(position, content.sizeBytes)
+    assert.match(host.stderr, /ENOSPC.*playing on without caching/)
+  } finally {
+    await mount('umount', dir.path)
+  }
+})

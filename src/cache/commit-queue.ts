@@ -63,19 +63,23 @@ export class CommitQueue {
     this.#dirty.clear()
     if (extents.length === 0) return
     const { syncData, files, isCurrent, bootId } = this.#parts
+    const onFailure = (): void => {
+      for (const extent of extents) this.#dirty.add(extent) // the next group takes them along
+    }
     void this.#enqueue(async () => {
       if (syncData) await Promise.all(extents.map((extent) => files.sync(extent.path)))
       return extents
         .filter(isCurrent)
         .map((extent) => ({ key: extent.key, record: extent.isEmpty ? undefined : extent.toRecord(bootId) }))
-    })
+    }, onFailure)
   }
 
-  #enqueue(changes: () => Promise<readonly IndexChange[]>): Promise<void> {
+  #enqueue(changes: () => Promise<readonly IndexChange[]>, onFailure?: () => void): Promise<void> {
     this.#last = this.#last.then(async () => {
       try {
         await this.#parts.index.commit(await changes())
       } catch (error) {
+        onFailure?.()
         this.#parts.onFailure(error as NodeJS.ErrnoException)
       }
     })

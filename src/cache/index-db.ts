@@ -96,11 +96,11 @@ export class IndexDb {
   }
 
   async putResource(key: string, record: ResourceRecord): Promise<void> {
-    await this.#resources.put(key, record)
+    await committed(this.#resources.put(key, record))
   }
 
   async removeResource(key: string): Promise<void> {
-    await this.#resources.remove(key)
+    await committed(this.#resources.remove(key))
   }
 
   *extents(): Generator<[ExtentKey, ExtentRecord]> {
@@ -112,18 +112,19 @@ export class IndexDb {
   }
 
   async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
-    if (records.length > 0) await this.#partials.put(generation, records)
-    else if (this.#partials.get(generation) !== undefined) await this.#partials.remove(generation)
+    if (records.length > 0) await committed(this.#partials.put(generation, records))
+    else if (this.#partials.get(generation) !== undefined) await committed(this.#partials.remove(generation))
   }
 
   /** All changes in one transaction. */
   async commit(changes: readonly IndexChange[]): Promise<void> {
-    await this.#root.transaction(() => {
+    await committed(this.#root.transaction(() => {
       for (const { key, record } of changes) {
-        if (record === undefined) void this.#extents.remove([key.generation, key.index])
-        else void this.#extents.put([key.generation, key.index], record)
+        const place: [string, number] = [key.generation, key.index]
+        const change = record === undefined ? this.#extents.remove(place) : this.#extents.put(place, record)
+        committed(change).catch(() => {}) // the transaction fails with it, and tells
       }
-    })
+    }))
   }
 
   /** Resolves when what was committed is on the disk. */
@@ -133,5 +134,23 @@ export class IndexDb {
 
   async close(): Promise<void> {
     await this.#root.close()
+  }
+}
+
+/**
+ * lmdb-js tells a failed commit by several promises, not all of which its callers can reach: one that nobody handled says
+ * only what the commit itself has told.
+ */
+export function isFailedCommit(error: unknown): boolean {
+  return error instanceof Error && (error.message.startsWith('Commit failed') || (error as { code?: unknown }).code === 28)
+}
+
+/** A full disk fails a commit twice in lmdb-js: by its promise, and by one in the error that nobody else listens to. */
+async function committed<T>(change: Promise<T>): Promise<T> {
+  try {
+    return await change
+  } catch (error) {
+    ;(error as { readonly commitError?: Promise<never> }).commitError?.catch(() => {})
+    throw error
   }
 }

@@ -196,10 +196,10 @@ export class Store {
     return this.#index.resources()
   }
 
-  /** Resolves when the record is committed. A new generation's predecessor is forgotten once nobody has it open. */
+  /** Resolves when the record is committed, or the disk has failed: then it is not there after a restart. A new generation's predecessor is forgotten once nobody has it open. */
   async putResource(key: string, record: ResourceRecord): Promise<void> {
     const before = this.#index.resource(key)
-    await this.#index.putResource(key, record)
+    await this.#index.putResource(key, record).catch((error: unknown) => this.#degrade(error as NodeJS.ErrnoException))
     if (before !== undefined && before.generation !== record.generation && !this.#open.has(before.generation)) {
       await this.#removeExtents([...this.#extentsOf(before.generation).values()])
       await this.#index.putPartials(before.generation, [])

@@ -1,6 +1,6 @@
 /**
- * The commands that ask a host: what they ask, and how it is printed. Those that fetch or hand out URLs start a host when
- * there is none; those that only look do not.
+ * The commands that ask a host: what they ask, and how it is printed. Those that need the cache start a host when
+ * there is none; `status` and `stop` are about a running one.
  */
 
 import { SingleBar } from 'cli-progress'

@@ -40,7 +40,7 @@ export interface ControlParts {
   readonly urls: ProxyUrls
   readonly telemetry: Telemetry
   readonly version: string
-  status(): Omit<Status, 'sessions'>
+  status(): Status
   list(): readonly ListEntry[]
   stop(): void
 }
@@ -152,7 +152,7 @@ export class ControlConnection {
         return { type: 'ok' }
       }
       case 'status':
-        return { type: 'status', ...this.#parts.status(), sessions: this.#sessions.size }
+        return { type: 'status', ...this.#parts.status() }
       case 'list':
         return { type: 'list', entries: this.#parts.list() }
       case 'evict': {
