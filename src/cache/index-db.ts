@@ -151,6 +151,6 @@ async function committed<T>(change: Promise<T>): Promise<T> {
     return await change
   } catch (error) {
     ;(error as { readonly commitError?: Promise<never> }).commitError?.catch(() => {})
-    throw error
+    throw new Error('the index takes no more', { cause: error })
   }
 }
