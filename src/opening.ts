@@ -20,6 +20,7 @@ import { Source } from './origin/source.ts'
 import type { Transport } from './origin/transport.ts'
 import { validatorText, type Validator } from './origin/validator.ts'
 import { displayUrl, fileNameOf, type ResourceSpec } from './resource-spec.ts'
+import { SYSTEM_CLOCK } from './schedule/clock.ts'
 import { pause, timeLimit } from './schedule/deadline.ts'
 import { InFlight } from './schedule/in-flight.ts'
 import { Passthrough } from './schedule/passthrough.ts'
@@ -186,7 +187,7 @@ export class Opener {
         action()
       }
       const expected = { start: 0, end: PROBE_BYTES, known: undefined }
-      const fetch: InFlight = new InFlight(0, source, expected, this.#parts.limits.stall, {
+      const fetch: InFlight = new InFlight(0, { source, clock: SYSTEM_CLOCK }, expected, this.#parts.limits.stall, {
         onHead: (admitted, head) => settle(() => resolve(this.#beginNew(key, source, admitted, head, fetch))),
         onBytes: () => {},
         onEnd: (_, error) => settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing'))),
@@ -230,7 +231,9 @@ export class Opener {
     const { isRangeable } = record
     const onSuperseded = (): void => void this.#distrust(key, record)
     const validator = validatorOf(record)
-    const scheduler = new Scheduler({ store, generation, source, validator, isRangeable, limits, telemetry, onSuperseded })
+    const scheduler = new Scheduler({
+      store, generation, source, clock: SYSTEM_CLOCK, validator, isRangeable, limits, telemetry, onSuperseded,
+    })
     return { kind: 'cached', key, record, generation, scheduler, abandoned: new AbortController() }
   }
 

@@ -9,6 +9,7 @@ import type { Expectation } from '../origin/admission.ts'
 import type { Admitted, ResponseHead } from '../origin/admission.ts'
 import type { Fetch, Source } from '../origin/source.ts'
 import type { SeekCacheError } from '../errors.ts'
+import type { Clock, Timer } from './clock.ts'
 
 export interface InFlightEvents {
   onHead?(admitted: Admitted, head: ResponseHead): void
@@ -28,9 +29,14 @@ export interface StallLimits {
   readonly betweenBytesMs: number
 }
 
+export interface InFlightParts {
+  readonly source: Pick<Source, 'fetch'>
+  readonly clock: Clock
+}
+
 export class InFlight {
   readonly id: number
-  readonly startedMs = performance.now()
+  readonly startedMs: number
   /** What is still to come. */
   start: number
   end: number
@@ -38,18 +44,21 @@ export class InFlight {
   isPaused = false
   isDraining = false
   readonly #fetch: Fetch
+  readonly #clock: Clock
   readonly #stallLimits: StallLimits
   #events: InFlightEvents
-  #watchdog: NodeJS.Timeout
+  #watchdog: Timer
 
-  constructor(id: number, source: Source, expected: Expectation, stallLimits: StallLimits, events: InFlightEvents) {
+  constructor(id: number, parts: InFlightParts, expected: Expectation, stallLimits: StallLimits, events: InFlightEvents) {
     this.id = id
+    this.#clock = parts.clock
+    this.startedMs = parts.clock.nowMs()
     this.start = expected.start
     this.end = expected.end ?? Number.MAX_SAFE_INTEGER
     this.#stallLimits = stallLimits
     this.#events = events
     this.#watchdog = this.#watch(stallLimits.firstByteMs)
-    this.#fetch = source.fetch(expected, {
+    this.#fetch = parts.source.fetch(expected, {
       onHead: (admitted, head) => {
         this.start = admitted.start
         this.end = admitted.end ?? Number.MAX_SAFE_INTEGER
@@ -62,7 +71,7 @@ export class InFlight {
         this.#events.onBytes(this, position, bytes, isFirst)
       },
       onEnd: (error) => {
-        clearTimeout(this.#watchdog)
+        this.#watchdog.clear()
         this.#events.onEnd(this, error)
       },
     })
@@ -74,7 +83,7 @@ export class InFlight {
   }
 
   cancel(): void {
-    clearTimeout(this.#watchdog)
+    this.#watchdog.clear()
     this.#fetch.cancel()
   }
 
@@ -82,14 +91,14 @@ export class InFlight {
   drain(): void {
     if (this.isDraining) return
     this.isDraining = true
-    clearTimeout(this.#watchdog)
+    this.#watchdog.clear()
     this.#watchdog = this.#watch(DRAIN_MS)
   }
 
   pause(): void {
     if (this.isPaused) return
     this.isPaused = true
-    clearTimeout(this.#watchdog)
+    this.#watchdog.clear()
     this.#fetch.pause()
   }
 
@@ -107,11 +116,11 @@ export class InFlight {
       return
     }
     this.hasBytes = true
-    clearTimeout(this.#watchdog)
+    this.#watchdog.clear()
     this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
   }
 
-  #watch(delayMs: number): NodeJS.Timeout {
-    return setTimeout(() => this.#events.onStall(this), delayMs)
+  #watch(delayMs: number): Timer {
+    return this.#clock.startTimer(delayMs, () => this.#events.onStall(this))
   }
 }

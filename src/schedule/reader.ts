@@ -14,7 +14,7 @@ export class Reader {
   readonly id: number
   readonly kind: 'play' | 'fill'
   /** When it last sought, ms of the monotonic clock: the newest demand goes first. */
-  movedAtMs = performance.now()
+  movedAtMs: number
   readonly #scheduler: Scheduler
   #demand: Demand
   #filling: Filling = NOT_FILLING
@@ -22,6 +22,7 @@ export class Reader {
   constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number) {
     this.#scheduler = scheduler
     this.id = id
+    this.movedAtMs = scheduler.nowMs
     this.kind = kind
     this.#demand = demandAt(position, scheduler.windowLimits)
   }
@@ -46,7 +47,7 @@ export class Reader {
     const { runStart } = this.#demand
     this.#demand = moveDemand(this.#demand, position, this.#scheduler.windowLimits)
     if (this.#demand.runStart !== runStart) {
-      this.movedAtMs = performance.now()
+      this.movedAtMs = this.#scheduler.nowMs
       this.#filling = NOT_FILLING
     }
     this.#scheduler.requestPlan()

@@ -14,6 +14,7 @@ import type { Source } from '../origin/source.ts'
 import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
 import type { Range } from '../bytes/ranges.ts'
+import type { Clock, Timer } from './clock.ts'
 import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
 import { plan, planSequential, type PlanLimits, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader } from './reader.ts'
@@ -53,10 +54,16 @@ interface Wait {
   reject(error: Error): void
 }
 
+/** What the schedule needs of a generation. */
+export type ScheduledGeneration = Pick<
+  Generation, 'sizeBytes' | 'arrived' | 'protectedRanges' | 'onLost' | 'write' | 'read' | 'locate'
+>
+
 export interface SchedulerParts {
-  readonly store: Store
-  readonly generation: Generation
-  readonly source: Source
+  readonly store: Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested' | 'whenUncongested'>
+  readonly generation: ScheduledGeneration
+  readonly source: Pick<Source, 'fetch' | 'path' | 'display'>
+  readonly clock: Clock
   readonly validator: Validator
   readonly isRangeable: boolean
   readonly limits: ScheduleLimits
@@ -66,7 +73,7 @@ export interface SchedulerParts {
 }
 
 export class Scheduler {
-  readonly generation: Generation
+  readonly generation: ScheduledGeneration
   readonly #parts: SchedulerParts
   readonly #readers = new Set<Reader>()
   readonly #inFlight = new Map<number, InFlight>()
@@ -80,7 +87,7 @@ export class Scheduler {
   #failure: SeekCacheError | undefined
   #lastError: SeekCacheError | undefined
   #failedTries = 0
-  #retryTimer: NodeJS.Timeout | undefined
+  #retryTimer: Timer | undefined
   #isPausedForDisk = false
 
   constructor(parts: SchedulerParts) {
@@ -105,6 +112,10 @@ export class Scheduler {
     this.#parts.telemetry.readers.dec()
     for (const wait of [...this.#waits]) if (wait.reader === reader) wait.reject(cancelled('the read'))
     this.requestPlan()
+  }
+
+  get nowMs(): number {
+    return this.#parts.clock.nowMs()
   }
 
   get readerCount(): number {
@@ -145,9 +156,9 @@ export class Scheduler {
     if (this.#superseded !== undefined) throw this.#superseded
     options.signal?.throwIfAborted()
     this.#failure = undefined
-    const startedMs = performance.now()
+    const startedMs = this.nowMs
     const outcome = await this.#wait(reader, position, options).then(() => 'satisfied' as const, (error: Error) => error)
-    this.#countWait(outcome, performance.now() - startedMs)
+    this.#countWait(outcome, this.nowMs - startedMs)
     if (outcome !== 'satisfied') throw outcome
   }
 
@@ -155,13 +166,13 @@ export class Scheduler {
     return new Promise((resolve, reject) => {
       const end = (settle: () => void): void => {
         this.#waits.delete(wait)
-        clearTimeout(timer)
+        timer.clear()
         options.signal?.removeEventListener('abort', onAbort)
         settle()
       }
       const wait: Wait = { reader, position, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
       const onAbort = (): void => wait.reject(cancelled('the read'))
-      const timer = setTimeout(() => wait.reject(this.#timeout(options.deadlineMs)), options.deadlineMs)
+      const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(options.deadlineMs)))
       options.signal?.addEventListener('abort', onAbort, { once: true })
       this.#waits.add(wait)
       this.requestPlan()
@@ -253,10 +264,10 @@ export class Scheduler {
   }
 
   #start(start: number, end: number): void {
-    const { source, validator, limits } = this.#parts
+    const { validator, limits } = this.#parts
     const known = { sizeBytes: this.generation.sizeBytes, validator }
     const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#failedTries, MAX_FIRST_BYTE_MS)
-    const fetch = new InFlight(this.#nextId++, source, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events())
+    const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events())
     this.#inFlight.set(fetch.id, fetch)
   }
 
@@ -295,7 +306,7 @@ export class Scheduler {
   #onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
-    const nowMs = performance.now()
+    const { nowMs } = this
     if (isFirst) this.#parts.source.path.onFirstByte(nowMs - fetch.startedMs)
     this.#parts.source.path.onBytes(bytes.length, nowMs)
     if (isFirst) telemetry.firstByteSeconds.observe((nowMs - fetch.startedMs) / 1000)
@@ -333,11 +344,11 @@ export class Scheduler {
   }
 
   #retryLater(delayMs: number): void {
-    clearTimeout(this.#retryTimer)
-    this.#retryTimer = setTimeout(() => {
+    this.#retryTimer?.clear()
+    this.#retryTimer = this.#parts.clock.startTimer(delayMs, () => {
       this.#retryTimer = undefined
       this.requestPlan()
-    }, delayMs)
+    })
   }
 
   #pauseForDisk(): void {
@@ -362,7 +373,7 @@ export class Scheduler {
 
   close(): void {
     this.#isClosed = true
-    clearTimeout(this.#retryTimer)
+    this.#retryTimer?.clear()
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     for (const reader of [...this.#readers]) this.closeReader(reader)
     this.generation.protectedRanges = () => []
