@@ -41,8 +41,8 @@ export class OriginRequest {
   cancel(): void {
     if (this.#isEnded) return
     this.#isEnded = true
+    this.#abort()
     this.#transport.release(this.#url.origin, this.#connection)
-    this.#controller?.abort(new Error('cancelled'))
     this.#transport.warm(this.#url.origin) // who seeks needs another one in a moment
   }
 
@@ -76,19 +76,32 @@ export class OriginRequest {
     }
   }
 
+  /** The connection goes with it, once the request is on it. */
+  #abort(): void {
+    if (this.#controller === undefined) return
+    this.#connection.lose()
+    this.#controller.abort(new Error('cancelled'))
+  }
+
   #guard(action: () => void): void {
     if (this.#isEnded) return
     try {
       action()
     } catch (error) {
-      this.#end(error instanceof SeekCacheError ? error : translate(error as Error, this.#url))
-      this.#controller?.abort(new Error('refused'))
+      this.#isEnded = true
+      this.#abort()
+      this.#release(error instanceof SeekCacheError ? error : translate(error as Error, this.#url))
     }
   }
 
   #end(error: SeekCacheError | undefined): void {
     if (this.#isEnded) return
     this.#isEnded = true
+    if (error !== undefined) this.#connection.lose()
+    this.#release(error)
+  }
+
+  #release(error: SeekCacheError | undefined): void {
     this.#transport.release(this.#url.origin, this.#connection)
     this.#observer.onEnd(error)
   }

@@ -13,7 +13,7 @@ import { freshUntilMs } from './freshness.ts'
 import { OriginRequest, type RequestObserver } from './request.ts'
 import { meansExpired } from './retry.ts'
 import type { PathEstimate } from './path-estimate.ts'
-import type { Transport } from './transport.ts'
+import type { Connections, Transport } from './transport.ts'
 import { ifRange, isSameVersion, type Validator } from './validator.ts'
 
 /** As fetch and curl do; a loop is found by it. */
@@ -51,6 +51,8 @@ export class Source {
   readonly #userAgent: string
   /** Where redirects led to. */
   #place: URL
+  #onReady: (() => void) | undefined
+  #unwatch: () => void = () => {}
 
   /** @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL */
   constructor(spec: ResourceSpec, transport: Transport, userAgent: string) {
@@ -71,6 +73,17 @@ export class Source {
 
   get path(): PathEstimate {
     return this.#transport.path(this.#place.origin)
+  }
+
+  get connections(): Connections {
+    return this.#transport.connections(this.#place.origin)
+  }
+
+  /** `onReady` is called whenever a connection becomes ready; one watcher at a time, undefined for none. */
+  watchConnections(onReady: (() => void) | undefined): void {
+    this.#unwatch()
+    this.#onReady = onReady
+    this.#unwatch = onReady === undefined ? () => {} : this.#transport.watch(this.#place.origin, onReady)
   }
 
   /** Connects to where the bytes come from, before they are asked for. */
@@ -153,7 +166,7 @@ export class Source {
             next = this.url
           }
           if (next === undefined) {
-            this.#place = url
+            this.#moveTo(url)
             observer.onHead(head)
           }
         },
@@ -182,6 +195,12 @@ export class Source {
         current.resume()
       },
     }
+  }
+
+  #moveTo(place: URL): void {
+    const isElsewhere = place.origin !== this.#place.origin
+    this.#place = place
+    if (isElsewhere) this.watchConnections(this.#onReady)
   }
 
   #requestHeaders(url: URL, fields: Record<string, string>): Record<string, string> {

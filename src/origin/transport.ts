@@ -20,18 +20,30 @@ const KEEP_ALIVE_MS = 60_000
 type Connector = buildConnector.connector
 type ConnectCallback = buildConnector.Callback
 
+/** What could be asked of an origin now. */
+export interface Connections {
+  /** Connected and free: a request on one of them is on its way at once. */
+  readonly readyCount: number
+  /** Free, with a handshake under way. */
+  readonly connectingCount: number
+  /** Requests that may be in flight at the same time, those that are included. */
+  readonly limit: number
+}
+
 export class Connection {
   readonly client: Client
   isBusy = false
   /** When it last carried a byte, ms of the monotonic clock; 0 if never. */
   lastUsedMs = 0
   readonly #url: URL
+  readonly #onReady: () => void
   readonly #connect: Connector = buildConnector({ timeout: CONNECT_TIMEOUT_MS })
   #isConnected = false
   #warm: WarmSocket | undefined
 
-  constructor(origin: string) {
+  constructor(origin: string, onReady: () => void) {
     this.#url = new URL(origin)
+    this.#onReady = onReady
     this.client = new Client(origin, {
       pipelining: 1,
       headersTimeout: 0, // the schedule watches over stalls
@@ -43,17 +55,21 @@ export class Connection {
     this.client.on('disconnect', () => (this.#isConnected = false))
   }
 
-  /** How soon a request on it would be on its way: connected, connecting, or neither. */
-  get readiness(): number {
-    if (this.#isConnected) return 2
-    return this.#warm?.isUsable === true ? 1 : 0
+  get readiness(): 'connected' | 'connecting' | 'none' {
+    if (this.#isConnected || this.#warm?.isConnected === true) return 'connected'
+    return this.#warm?.isUsable === true ? 'connecting' : 'none'
+  }
+
+  /** Its socket ends with the request it carried; undici tells that only when the socket has closed. */
+  lose(): void {
+    this.#isConnected = false
   }
 
   /** Connects before there is a request. */
   warm(): void {
-    if (this.readiness > 0) return
+    if (this.readiness !== 'none') return
     const { hostname, host, protocol, port } = this.#url
-    this.#warm = new WarmSocket(this.#connect, { hostname, host, protocol, port, servername: hostname })
+    this.#warm = new WarmSocket(this.#connect, { hostname, host, protocol, port, servername: hostname }, this.#onReady)
   }
 
   #takeWarm(callback: ConnectCallback): boolean {
@@ -75,11 +91,12 @@ class WarmSocket {
   #callback: ConnectCallback | undefined
   #isTaken = false
 
-  constructor(connect: Connector, options: buildConnector.Options) {
+  constructor(connect: Connector, options: buildConnector.Options, onReady: () => void) {
     connect(options, (error, socket) => {
       if (error !== null) this.#error = error
       else this.#onConnect(socket)
       if (this.#callback !== undefined) this.#hand(this.#callback)
+      else if (this.isConnected) onReady()
     })
   }
 
@@ -93,6 +110,10 @@ class WarmSocket {
 
   get isUsable(): boolean {
     return this.#error === undefined && !this.#isTaken
+  }
+
+  get isConnected(): boolean {
+    return this.isUsable && this.#socket !== undefined
   }
 
   take(callback: ConnectCallback): boolean {
@@ -118,10 +139,19 @@ export interface TransportOptions {
   readonly maxConnectionsPerOrigin: number
 }
 
+interface Origin {
+  readonly connections: Connection[]
+  /** What was learned of the way to it. */
+  readonly path: PathEstimate
+  /** Who wants to know that a connection became ready. */
+  readonly watchers: Set<() => void>
+}
+
+const READINESS_ORDER = { connected: 2, connecting: 1, none: 0 } as const
+
 export class Transport {
   readonly #options: TransportOptions
-  readonly #origins = new Map<string, Connection[]>()
-  readonly #paths = new Map<string, PathEstimate>()
+  readonly #origins = new Map<string, Origin>()
 
   constructor(options: TransportOptions) {
     this.#options = options
@@ -132,45 +162,68 @@ export class Transport {
    * gets a connection of its own rather than a place in a queue.
    */
   acquire(origin: string): Connection {
-    const connections = this.#connectionsOf(origin)
+    const { connections } = this.#origin(origin)
     const free = connections.filter((connection) => !connection.isBusy)
-    const best = free.sort((a, b) => b.readiness - a.readiness || b.lastUsedMs - a.lastUsedMs)[0]
-    const connection = best ?? new Connection(origin)
-    if (best === undefined) connections.push(connection)
+    const rank = ({ readiness }: Connection): number => READINESS_ORDER[readiness]
+    const best = free.sort((a, b) => rank(b) - rank(a) || b.lastUsedMs - a.lastUsedMs)[0]
+    const connection = best ?? this.#add(origin)
     connection.isBusy = true
     return connection
   }
 
   release(origin: string, connection: Connection): void {
     connection.isBusy = false
-    const connections = this.#connectionsOf(origin)
-    if (connections.length <= this.#options.maxConnectionsPerOrigin) return
-    connections.splice(connections.indexOf(connection), 1)
-    void connection.client.close()
+    const { connections } = this.#origin(origin)
+    if (connections.length > this.#options.maxConnectionsPerOrigin) {
+      connections.splice(connections.indexOf(connection), 1)
+      void connection.client.close()
+    }
+    this.#tell(origin)
   }
 
   /** Makes the origin's connections, up to the limit, before there are requests for them. */
   warm(origin: string): void {
-    const connections = this.#connectionsOf(origin)
-    while (connections.length < this.#options.maxConnectionsPerOrigin) connections.push(new Connection(origin))
+    const { connections } = this.#origin(origin)
+    while (connections.length < this.#options.maxConnectionsPerOrigin) this.#add(origin)
     for (const connection of connections) if (!connection.isBusy) connection.warm()
+  }
+
+  #add(origin: string): Connection {
+    const connection = new Connection(origin, () => this.#tell(origin))
+    this.#origin(origin).connections.push(connection)
+    return connection
   }
 
   /** What was learned of the way to this origin, by all who fetch from it. */
   path(origin: string): PathEstimate {
-    let path = this.#paths.get(origin)
-    if (path === undefined) this.#paths.set(origin, (path = new PathEstimate()))
-    return path
+    return this.#origin(origin).path
   }
 
-  #connectionsOf(origin: string): Connection[] {
-    let connections = this.#origins.get(origin)
-    if (connections === undefined) this.#origins.set(origin, (connections = []))
-    return connections
+  connections(origin: string): Connections {
+    const free = this.#origin(origin).connections.filter((connection) => !connection.isBusy)
+    const count = (wanted: Connection['readiness']): number => free.filter(({ readiness }) => readiness === wanted).length
+    return { readyCount: count('connected'), connectingCount: count('connecting'), limit: this.#options.maxConnectionsPerOrigin }
+  }
+
+  /** `onReady` is called when a handshake is done and when a request has ended. @returns what ends that */
+  watch(origin: string, onReady: () => void): () => void {
+    const { watchers } = this.#origin(origin)
+    watchers.add(onReady)
+    return () => void watchers.delete(onReady)
+  }
+
+  #tell(origin: string): void {
+    for (const watcher of [...this.#origin(origin).watchers]) watcher()
+  }
+
+  #origin(name: string): Origin {
+    let origin = this.#origins.get(name)
+    if (origin === undefined) this.#origins.set(name, (origin = { connections: [], path: new PathEstimate(), watchers: new Set() }))
+    return origin
   }
 
   async close(): Promise<void> {
-    const all = [...this.#origins.values()].flat()
+    const all = [...this.#origins.values()].flatMap(({ connections }) => connections)
     this.#origins.clear()
     await Promise.all(all.map((connection) => connection.destroy()))
   }

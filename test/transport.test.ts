@@ -1,0 +1,107 @@
+/** What the transport tells of an origin's connections, and which of them carries a request. */
+
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+
+import { Source, type Fetch } from '../src/origin/source.ts'
+import { Transport } from '../src/origin/transport.ts'
+import { patternContent } from './support/content.ts'
+import { within } from './support/deadline.ts'
+import { inOrder, startFaultOrigin, whenever, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
+
+const SIZE_BYTES = 8 * 2 ** 20
+
+interface Setup {
+  readonly origin: FaultOrigin
+  readonly source: Source
+  /** Resolves when the source's connections are so; looked at again at each call of its watcher only. */
+  when(what: string, condition: (source: Source) => boolean): Promise<void>
+}
+
+async function setUp(t: TestContext, options: Partial<FaultOriginOptions> = {}): Promise<Setup> {
+  const origin = await startFaultOrigin({ content: patternContent(SIZE_BYTES), ...options })
+  const transport = new Transport({ maxConnectionsPerOrigin: 4 })
+  t.after(async () => {
+    await transport.close()
+    await origin.stop()
+  })
+  const source = new Source({ url: origin.url(), headers: [] }, transport, 'test')
+  const when = async (what: string, condition: (source: Source) => boolean): Promise<void> => {
+    const met = new Promise<void>((resolve) => source.watchConnections(() => condition(source) && resolve()))
+    if (!condition(source)) await within(what, met)
+  }
+  return { origin, source, when }
+}
+
+interface Watched {
+  readonly fetch: Fetch
+  firstByte(): Promise<void>
+  end(): Promise<Error | undefined>
+}
+
+function begin(source: Source, start: number, end: number): Watched {
+  let onFirstByte!: () => void
+  let onEnd!: (error: Error | undefined) => void
+  const firstByte = new Promise<void>((resolve) => (onFirstByte = resolve))
+  const ended = new Promise<Error | undefined>((resolve) => (onEnd = resolve))
+  const fetch = source.fetch({ start, end, known: undefined }, { onHead: () => {}, onBytes: onFirstByte, onEnd })
+  return { fetch, firstByte: () => within('the first byte', firstByte), end: () => within('the end of a fetch', ended) }
+}
+
+test('connections are told as ready when their handshakes are done', async (t) => {
+  const { source, origin, when } = await setUp(t)
+  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 0, limit: 4 })
+  source.warm()
+  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 4, limit: 4 })
+  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  assert.equal(source.connections.connectingCount, 0)
+  await origin.when('four connections', ({ connections }) => connections.accepted === 4)
+})
+
+test('a request takes a ready connection and gives it back at its end', async (t) => {
+  const { source, origin, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: 1000 }) })
+  source.warm()
+  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  const { firstByte, end } = begin(source, 0, 100_000)
+  await firstByte()
+  assert.equal(source.connections.readyCount, 3)
+  const free = when('four connections again', ({ connections }) => connections.readyCount === 4)
+  origin.release()
+  assert.equal(await end(), undefined)
+  await free
+  assert.equal(origin.connections.accepted, 4, 'no connection was made or lost')
+})
+
+test('a cancelled request takes its connection with it, and another one is made at once', async (t) => {
+  const { source, origin, when } = await setUp(t, { script: whenever(({ index }) => index === 0, { kind: 'body-stalled', afterBytes: 1000 }) })
+  source.warm()
+  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  const { fetch, firstByte } = begin(source, 0, SIZE_BYTES)
+  await firstByte()
+  fetch.cancel()
+  assert.deepEqual(source.connections, { readyCount: 3, connectingCount: 1, limit: 4 }, 'in the same turn')
+  const next = begin(source, 0, 1000)
+  assert.equal(await next.end(), undefined)
+  await when('four connections again', ({ connections }) => connections.readyCount === 4)
+  const [first, second] = origin.requests
+  assert.ok(first !== undefined && second !== undefined && second.connection !== first.connection && second.connection <= 4, 'a ready one carried it')
+  await origin.when('a fifth connection', ({ connections }) => connections.accepted === 5)
+})
+
+test('a refused answer takes its connection with it', async (t) => {
+  const { source, when } = await setUp(t, { script: inOrder([{ kind: 'range-ignored' }, { kind: 'body-stalled', afterBytes: 1000 }]) })
+  source.warm()
+  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  const { end } = begin(source, 100, 200)
+  assert.match(String((await end())?.message), /the whole file where bytes from 100 were asked for/)
+  assert.equal(source.connections.readyCount, 3)
+})
+
+test('a source that was redirected tells of the connections to the new place', async (t) => {
+  const { origin: place } = await setUp(t)
+  const { source, when } = await setUp(t, { script: () => ({ kind: 'redirect', location: place.url() }) })
+  const known = when('connections there', ({ connections }) => place.connections.accepted > 0 && connections.readyCount > 0)
+  assert.equal(await begin(source, 0, 1000).end(), undefined)
+  await known
+  assert.deepEqual(source.connections, { readyCount: 1, connectingCount: 0, limit: 4 })
+})
