@@ -43,6 +43,10 @@ export interface HostOptions {
   readonly maxWindowBytes: number
   /** A fetch without a byte for so long is replaced. */
   readonly stallMs: number
+  /** Query parameters that do not choose a resource, besides known signatures. */
+  readonly ignoredParameters: readonly string[]
+  /** Whether requests that differ in their credentials alone are for one resource. */
+  readonly sharesCredentials: boolean
 }
 
 export const HOST_DEFAULTS: Omit<HostOptions, 'cacheDir' | 'socketPath'> = {
@@ -56,6 +60,8 @@ export const HOST_DEFAULTS: Omit<HostOptions, 'cacheDir' | 'socketPath'> = {
   connectionsPerOrigin: 8,
   maxWindowBytes: 64 * 2 ** 20,
   stallMs: 3_000,
+  ignoredParameters: [],
+  sharesCredentials: false,
 }
 
 /** A host that a client has started leaves after so long with nobody connected, s. */

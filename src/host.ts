@@ -95,6 +95,7 @@ export class Host {
       telemetry,
       limits: scheduleLimits(options),
       userAgent: `seekcache/${VERSION}`,
+      keyRules: options,
     })
     const onActivity = (delta: 1 | -1): void => this.#onActivity(delta)
     this.#proxy = new Proxy(

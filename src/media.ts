@@ -6,7 +6,7 @@
 import type { Range } from './bytes/ranges.ts'
 import { cancelled, SeekCacheError } from './errors.ts'
 import { Opener, type CachedMedia, type Media, type MediaParts } from './opening.ts'
-import { cacheKey } from './origin/cache-key.ts'
+import { cacheKey, type KeyRules } from './origin/cache-key.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from './resource-spec.ts'
 import { orAborted, timeLimit } from './schedule/deadline.ts'
 
@@ -25,8 +25,12 @@ interface Opening {
   waiters: number
 }
 
+export interface LibraryParts extends MediaParts {
+  readonly keyRules: KeyRules
+}
+
 export class MediaLibrary {
-  readonly #parts: MediaParts
+  readonly #parts: LibraryParts
   /** The current generation of each open resource. */
   readonly #open = new Map<string, Opened>()
   /** All that somebody has open, replaced generations too. */
@@ -34,13 +38,13 @@ export class MediaLibrary {
   readonly #openings = new Map<string, Opening>()
   readonly #opener: Opener
 
-  constructor(parts: MediaParts) {
+  constructor(parts: LibraryParts) {
     this.#parts = parts
     this.#opener = new Opener(parts)
   }
 
   keyOf(spec: ResourceSpec): string {
-    return cacheKey(spec, this.#parts.store.salt)
+    return cacheKey(spec, this.#parts.store.salt, this.#parts.keyRules)
   }
 
   get all(): readonly CachedMedia[] {

@@ -4,10 +4,22 @@
 
 import { SeekCacheError } from './errors.ts'
 
+/** What a URL and a header may look like wherever one comes in; a line break would be a second header. */
+export const HTTP_URL = /^https?:\/\/[^\s]+$/i
+export const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i
+export const HEADER_VALUE = /^[^\r\n\0]*$/
+
 /** A request for a resource as its user wrote it. */
 export interface ResourceSpec {
   readonly url: string
   readonly headers: readonly (readonly [name: string, value: string])[]
+}
+
+/** `Name: value`, or undefined where it is no header. */
+export function parseHeaderLine(line: string): [name: string, value: string] | undefined {
+  const colon = line.indexOf(':')
+  const [name, value] = [line.slice(0, colon), line.slice(colon + 1).trim()]
+  return colon > 0 && HEADER_NAME.test(name) && HEADER_VALUE.test(value) ? [name, value] : undefined
 }
 
 /** @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL */
@@ -16,12 +28,18 @@ export function parseUrl(text: string): URL {
   try {
     url = new URL(text)
   } catch (cause) {
-    throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not a URL: ${text.replace(/\?.*/s, '').slice(0, 200)}`, { cause })
+    throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not a URL: ${shownOfNoUrl(text)}`, { cause })
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
     throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not an http(s) URL: ${url.protocol}//…`)
   }
   return url
+}
+
+/** A URL that is none may still hold what one holds: nothing before an @, nothing behind a question mark. */
+function shownOfNoUrl(text: string): string {
+  const [shown] = text.split(/[?#]/)
+  return shown!.replace(/^([^/]*:\/\/)?.*@/s, '$1').slice(0, 200)
 }
 
 /** For logs, `ls` and messages: no user information, no query. */

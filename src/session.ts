@@ -28,10 +28,6 @@ export class Session {
     this.media = media
   }
 
-  get readerCount(): number {
-    return this.#readers.size
-  }
-
   /** Where the byte at `start` can be read, as soon as it can; 'end' past the end of a stream of unknown size. */
   async locate(
     readerNumber: number,

@@ -9,6 +9,7 @@ import { resolve } from 'node:path'
 import { defaultCacheDir, HOST_DEFAULTS, parseSize, socketPathOf } from '../config.ts'
 import type { Header } from '../control/protocol.ts'
 import { SeekCacheError } from '../errors.ts'
+import { parseHeaderLine } from '../resource-spec.ts'
 import { VERSION } from '../version.ts'
 import { evict, fetch, list, map, printUrl, status, stop, type ClientFlags } from './commands.ts'
 import { demo } from './demo.ts'
@@ -51,6 +52,8 @@ withJson(command('serve', 'run a host in the foreground'))
   .addOption(option('--stall <seconds>', 'replace a fetch that brought no byte for so long', number(0.1, 600)).default(3))
   .addOption(option('--checked-share <share>', 'share of reads compared with their checksum, 0 to 1', number(0, 1)).default(HOST_DEFAULTS.checkedShare, '1/64'))
   .addOption(option('--sync', 'flush data to the disk before each commit'))
+  .addOption(option('--ignore-parameter <name>', 'a query parameter that does not choose the file; may be repeated', collectNames))
+  .addOption(option('--share-credentials', 'one cached file for requests that differ in their credentials alone'))
   .addOption(option('--log-level <level>', 'log level').choices(['error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'))
   .addOption(new Option('--background', 'as clients start it: log to a file, leave when idle').hideHelp())
   .addOption(new Option('--ready-fd <fd>', 'tell that descriptor when ready').hideHelp().argParser(integer(0, 1023)))
@@ -73,7 +76,7 @@ command('run <command...>', 'run a program in which GStreamer and mpv play throu
   .action((words: string[], flags: ClientFlags) => perform((f: ClientFlags) => run(words, f))(flags))
 command('demo', 'make a film, serve it over a slow link, play and seek it').action(perform(demo))
 
-function option(flags: string, description: string, parse?: (text: string) => unknown): Option {
+function option(flags: string, description: string, parse?: (text: string, before: unknown) => unknown): Option {
   const long = /--([\w-]+)/.exec(flags)![1]!
   const made = new Option(flags, description).env(`SEEKCACHE_${long.toUpperCase().replaceAll('-', '_')}`)
   return parse === undefined ? made : made.argParser(parse)
@@ -107,10 +110,15 @@ function integer(min: number, max: number): (text: string) => number {
   }
 }
 
+/** The environment has one value for all of them. */
+function collectNames(text: string, before: unknown): string[] {
+  return [...((before as string[] | undefined) ?? []), ...text.split(',').map((name) => name.trim()).filter((name) => name !== '')]
+}
+
 function collectHeader(line: string, collected: Header[]): Header[] {
-  const match = /^([!#$%&'*+\-.^_`|~0-9a-z]+):\s*([^\r\n\0]*)$/i.exec(line)
-  if (match === null) throw new InvalidArgumentError("a header looks like 'Name: value'")
-  return [...collected, [match[1]!, match[2]!]]
+  const header = parseHeaderLine(line)
+  if (header === undefined) throw new InvalidArgumentError("a header looks like 'Name: value'")
+  return [...collected, header]
 }
 
 function withSocket<T extends { readonly cacheDir: string; readonly socket?: string }>(flags: T): T & { readonly socket: string } {

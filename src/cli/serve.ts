@@ -28,6 +28,8 @@ export interface ServeFlags {
   readonly connections?: number
   readonly window?: number
   readonly stall?: number
+  readonly ignoreParameter?: readonly string[]
+  readonly shareCredentials?: boolean
   readonly logLevel: LogLevel
   readonly json?: boolean
   readonly background?: boolean
@@ -73,6 +75,8 @@ function hostOptions(flags: ServeFlags): HostOptions {
     connectionsPerOrigin: flags.connections ?? HOST_DEFAULTS.connectionsPerOrigin,
     maxWindowBytes: flags.window ?? HOST_DEFAULTS.maxWindowBytes,
     stallMs: flags.stall === undefined ? HOST_DEFAULTS.stallMs : flags.stall * 1000,
+    ignoredParameters: flags.ignoreParameter ?? HOST_DEFAULTS.ignoredParameters,
+    sharesCredentials: flags.shareCredentials ?? HOST_DEFAULTS.sharesCredentials,
   }
 }
 

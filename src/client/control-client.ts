@@ -119,15 +119,6 @@ export class ControlClient {
     this.#socket.destroy()
   }
 
-  /** An idle connection does not keep the process alive. */
-  unref(): void {
-    this.#socket.unref()
-  }
-
-  ref(): void {
-    this.#socket.ref()
-  }
-
   #receive(bytes: Buffer): void {
     try {
       this.#framer.push(bytes)

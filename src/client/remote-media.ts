@@ -30,12 +30,18 @@ export interface FetchAllOptions {
   readonly onProgress?: (progress: { readonly presentBytes: number; readonly sizeBytes: number }) => void
 }
 
+/** A resource that is open at a host, over the connection to it. */
+interface HostSession {
+  readonly client: ControlClient
+  readonly opened: AnswerOf<'opened'>
+}
+
 export class RemoteMedia implements AsyncDisposable {
   readonly url: string
   readonly #cache: Cache
   readonly #headers: readonly [string, string][]
   readonly #deadlineMs: number | undefined
-  #session: { readonly client: ControlClient; readonly opened: AnswerOf<'opened'> } | undefined
+  #session: HostSession | undefined
   #present: [number, number][] = []
   #nextReader = 1
 
@@ -47,9 +53,13 @@ export class RemoteMedia implements AsyncDisposable {
     this.#deadlineMs = deadlineMs
   }
 
-  get #opened(): Opened {
+  get #current(): HostSession {
     if (this.#session === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'this media is closed')
-    return this.#session.opened
+    return this.#session
+  }
+
+  get #opened(): Opened {
+    return this.#current.opened
   }
 
   /** Bytes, or undefined where the origin does not tell. */
@@ -150,19 +160,19 @@ export class RemoteMedia implements AsyncDisposable {
     unreadable: string | undefined,
     options: ReadOptions,
   ): Promise<{ answer: AnswerOf<'extent' | 'data' | 'end'>; raw: Buffer | undefined }> {
-    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
+    const { client, opened } = this.#current
     const message = {
       type: 'locate' as const, session: opened.session, reader, start, lengthBytes,
       deadlineMs: options.deadlineMs ?? READ_DEADLINE_MS, unreadable,
     }
-    return await client!.request(message, ['extent', 'data', 'end'], { signal: options.signal })
+    return await client.request(message, ['extent', 'data', 'end'], { signal: options.signal })
   }
 
   /** Fetches all that is missing; resolves when the whole resource is in the cache. @throws ERR_SEEKCACHE_CACHE_FULL */
   async fetchAll(options: FetchAllOptions = {}): Promise<void> {
-    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
+    const { client, opened } = this.#current
     const onProgress = ({ presentBytes, sizeBytes }: AnswerOf<'progress'>): void => options.onProgress?.({ presentBytes, sizeBytes })
-    await client!.request({ type: 'fetch-all', session: opened.session }, ['ok'], { signal: options.signal, onProgress })
+    await client.request({ type: 'fetch-all', session: opened.session }, ['ok'], { signal: options.signal, onProgress })
     await this.refresh()
   }
 
@@ -176,8 +186,8 @@ export class RemoteMedia implements AsyncDisposable {
 
   /** Asks the host what is in the cache now: others may be reading the same resource. */
   async refresh(): Promise<void> {
-    const { client, opened } = this.#session ?? { client: undefined, opened: this.#opened }
-    const { answer } = await client!.request({ type: 'map', session: opened.session, headers: [] }, ['map'])
+    const { client, opened } = this.#current
+    const { answer } = await client.request({ type: 'map', session: opened.session, headers: [] }, ['map'])
     this.#present = answer.present.map(([start, end]) => [start, end])
   }
 

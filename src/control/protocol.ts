@@ -8,6 +8,7 @@
 import * as v from 'valibot'
 
 import { SeekCacheError, type ErrorCode } from '../errors.ts'
+import { HEADER_NAME, HEADER_VALUE, HTTP_URL } from '../resource-spec.ts'
 
 export const PROTOCOL_VERSION = 1
 /** A client's line. A URL with its headers is a few KiB; more is an attack or a mistake. */
@@ -24,8 +25,8 @@ const id = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
 const deadlineMs = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(3_600_000))
 const session = v.pipe(v.string(), v.maxLength(64))
 const reader = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
-const url = v.pipe(v.string(), v.regex(/^https?:\/\/[^\s]+$/i), v.maxLength(32 * 1024))
-const header = v.tuple([v.pipe(v.string(), v.regex(/^[!#$%&'*+\-.^_`|~0-9a-z]+$/i)), v.pipe(v.string(), v.regex(/^[^\r\n\0]*$/))])
+const url = v.pipe(v.string(), v.regex(HTTP_URL), v.maxLength(32 * 1024))
+const header = v.tuple([v.pipe(v.string(), v.regex(HEADER_NAME)), v.pipe(v.string(), v.regex(HEADER_VALUE))])
 const headers = v.optional(v.array(header), [])
 
 export const ClientMessage = v.variant('type', [

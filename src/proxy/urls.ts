@@ -5,15 +5,14 @@
  * NAME is for players that look at a URL's ending; nothing here depends on it.
  */
 
-import { randomBytes } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import * as v from 'valibot'
 
-import { cacheKey } from '../origin/cache-key.ts'
-import { fileNameOf, parseUrl, type ResourceSpec } from '../resource-spec.ts'
+import { fileNameOf, HEADER_NAME, HEADER_VALUE, HTTP_URL, parseUrl, type ResourceSpec } from '../resource-spec.ts'
 
 const SpecText = v.object({
-  url: v.pipe(v.string(), v.regex(/^https?:\/\/[^\s]+$/i)),
-  headers: v.optional(v.array(v.tuple([v.pipe(v.string(), v.regex(/^[!#$%&'*+\-.^_`|~0-9a-z]+$/i)), v.pipe(v.string(), v.regex(/^[^\r\n\0]*$/))])), []),
+  url: v.pipe(v.string(), v.regex(HTTP_URL)),
+  headers: v.optional(v.array(v.tuple([v.pipe(v.string(), v.regex(HEADER_NAME)), v.pipe(v.string(), v.regex(HEADER_VALUE))])), []),
 })
 
 /** Requests that the host remembers; the oldest is forgotten beyond. */
@@ -32,9 +31,10 @@ export class ProxyUrls {
 
   /** The same request has the same URL for as long as the host lives. */
   register(spec: ResourceSpec): string {
-    const id = cacheKey({ url: spec.url, headers: spec.headers }, this.#salt).slice(0, 24)
+    const { url, headers } = spec
+    const id = createHmac('sha256', this.#salt).update(JSON.stringify([url, headers])).digest('hex').slice(0, 24)
     this.#specs.delete(id)
-    this.#specs.set(id, spec)
+    this.#specs.set(id, { url, headers })
     if (this.#specs.size > MAX_REMEMBERED) this.#specs.delete(this.#specs.keys().next().value!)
     return `${this.base}/s/${id}/${encodeURIComponent(fileNameOf(parseUrl(spec.url)))}`
   }
