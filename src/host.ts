@@ -202,8 +202,11 @@ export class Host {
   }
 }
 
-/** What a player may read ahead at a place without moving on: GStreamer's queues hold 2 s, 2.5 MB of a 10 Mbit/s film. */
-const INITIAL_WINDOW_BYTES = 4 * 1024 * 1024
+/**
+ * What a player may take at a place without moving on: GStreamer's queues hold 2 s, 2.5 MB of a 10 Mbit/s film; between the
+ * proxy and a paused mpv the sockets took 1 to 8 MB, more of a cached place than of one that was just being fetched.
+ */
+const INITIAL_WINDOW_BYTES = 16 * 1024 * 1024
 
 function scheduleLimits(options: HostOptions): ScheduleLimits {
   return {

@@ -196,15 +196,37 @@ test('an origin without ranges is fetched once, from the start, and only again f
 })
 
 test('a window is filled in runs: begun when a hole is near, until there is none', () => {
-  const demand = demandAt(10 * MIB, WINDOW)
+  const demand = moveDemand(moveDemand(demandAt(10 * MIB, WINDOW), 11 * MIB, WINDOW), 12 * MIB, WINDOW)
+  assert.equal(demand.windowEnd, 16 * MIB)
   const waited = { hasWaited: true, isFilling: false }
   const fills = (holeBytes: number, before: { hasWaited: boolean; isFilling: boolean }, isWaiting = false): boolean =>
-    nextFilling(demand, 10 * MIB + holeBytes, before, isWaiting).isFilling
+    nextFilling(demand, 12 * MIB + holeBytes, before, isWaiting).isFilling
   assert.ok(fills(0, NOT_FILLING, true), 'whoever waits')
-  assert.ok(fills(500 * KIB, waited), 'a hole in the nearer half')
-  assert.ok(!fills(600 * KIB, waited), 'a hole in the farther half can wait')
-  assert.ok(fills(600 * KIB, { hasWaited: true, isFilling: true }), 'what was begun is finished')
-  assert.ok(!fills(MIB, { hasWaited: true, isFilling: true }), 'no hole')
-  assert.ok(!fills(500 * KIB, NOT_FILLING), 'who lives on the cache is not fetched for until a hole is very near')
+  assert.ok(fills(1900 * KIB, waited), 'a hole in the nearer half')
+  assert.ok(!fills(2100 * KIB, waited), 'a hole in the farther half can wait')
+  assert.ok(fills(2100 * KIB, { hasWaited: true, isFilling: true }), 'what was begun is finished')
+  assert.ok(!fills(4 * MIB, { hasWaited: true, isFilling: true }), 'no hole')
+  assert.ok(!fills(1900 * KIB, NOT_FILLING), 'who lives on the cache is not fetched for until a hole is very near')
   assert.ok(fills(60 * KIB, NOT_FILLING))
+})
+
+test('the first window is filled for whoever stays, and stands still while a socket takes of it', () => {
+  const limits = { initialBytes: 8 * MIB, maxBytes: 64 * MIB, sizeBytes: 200 * MIB }
+  const begun = demandAt(10 * MIB, limits)
+  assert.ok(!nextFilling(begun, 13 * MIB, NOT_FILLING, false).isFilling, 'a probe')
+  const staying = moveDemand(begun, 12 * MIB, limits)
+  assert.equal(staying.windowEnd, begun.windowEnd)
+  assert.ok(nextFilling(staying, 13 * MIB, NOT_FILLING, false).isFilling)
+  assert.ok(!nextFilling(staying, 15 * MIB, NOT_FILLING, false).isFilling, 'the farther half was perhaps given up half-way')
+})
+
+test('what a socket takes in a burst does not bring a hole nearer; a long run does', () => {
+  const limits = { initialBytes: 8 * MIB, maxBytes: 64 * MIB, sizeBytes: 200 * MIB }
+  const fills = (runBytes: number): boolean => {
+    let demand = demandAt(10 * MIB, limits)
+    for (let bytes = 0; bytes <= runBytes; bytes += MIB) demand = moveDemand(demand, 10 * MIB + bytes, limits)
+    return nextFilling(demand, 10 * MIB + runBytes + MIB, NOT_FILLING, false).isFilling
+  }
+  assert.ok(!fills(10 * MIB))
+  assert.ok(fills(24 * MIB))
 })

@@ -1,9 +1,9 @@
 /**
  * What one reader wants: a position, and a window of bytes ahead of it that grows while the reader goes on. Pure.
  *
- * A reader's moves come in; a move inside the run so far continues it, any other one is a seek and starts over with a
- * small window: reset is replace. The window doubles with what was consumed (as the best prefetchers do), so a probe or a
- * seek that is given up at once costs little, and a watched film is soon far ahead.
+ * A reader's moves come in; a move inside the run so far continues it, any other one is a seek and starts over with the
+ * first window: reset is replace. The first window stands where the run began, however much of it a socket's buffers have
+ * taken; then the window is twice what was consumed (as the best prefetchers do), so a watched film is soon far ahead.
  */
 
 export interface Demand {
@@ -13,6 +13,8 @@ export interface Demand {
   readonly position: number
   /** How far the run has come, bytes. */
   readonly consumedBytes: number
+  /** Exclusive end of the first window, which every run gets. */
+  readonly firstWindowEnd: number
   /** Exclusive end of what is wanted. */
   readonly windowEnd: number
 }
@@ -27,13 +29,18 @@ export interface WindowLimits {
 const STEP_BACK_BYTES = 256 * 1024
 
 export function demandAt(position: number, limits: WindowLimits): Demand {
-  return { runStart: position, position, consumedBytes: 0, windowEnd: windowEnd(position, 0, limits) }
+  return demandOf(position, position, 0, limits)
 }
 
 export function moveDemand(demand: Demand, position: number, limits: WindowLimits): Demand {
   if (position < demand.runStart - STEP_BACK_BYTES || position > demand.windowEnd) return demandAt(position, limits)
-  const consumedBytes = Math.max(demand.consumedBytes, position - demand.runStart)
-  return { runStart: demand.runStart, position, consumedBytes, windowEnd: windowEnd(position, consumedBytes, limits) }
+  return demandOf(demand.runStart, position, Math.max(demand.consumedBytes, position - demand.runStart), limits)
+}
+
+function demandOf(runStart: number, position: number, consumedBytes: number, limits: WindowLimits): Demand {
+  const firstWindowEnd = Math.min(runStart + limits.initialBytes, limits.sizeBytes)
+  const grownEnd = Math.min(position + Math.min(2 * consumedBytes, limits.maxBytes), limits.sizeBytes)
+  return { runStart, position, consumedBytes, firstWindowEnd, windowEnd: Math.max(firstWindowEnd, grownEnd) }
 }
 
 /** How a run's window stands: whether its reader ever waited in this run, and whether the window is being filled. */
@@ -44,14 +51,18 @@ export interface Filling {
 
 export const NOT_FILLING: Filling = { hasWaited: false, isFilling: false }
 
+/** Who has taken so much is no probe. */
+const STAYING_BYTES = 1024 * 1024
 /** A reader that lives on the cache so far is fetched for when a hole is nearer than this, or than a part of its run. */
 const NEAR_BYTES = 64 * 1024
 const NEAR_SHARE_OF_RUN = 1 / 4
+/** Two sockets' buffers and a player's own hold so much: taken in one burst, it says nothing of whether the player goes on. */
+const BURST_BYTES = 16 * 1024 * 1024
 
 /**
  * Filling begins when a hole comes near and goes on until there is none: requests come in runs. For a reader that had to wait,
- * near is half the window. For one that never did, it is much less: what is played again from the cache must not fetch
- * again what the first time was given up half-way.
+ * near is half the window. For one that never did, it is much less, because what is played again from the cache must not
+ * fetch again what the first time was given up half-way; but who stays gets its first window, unless only its end is missing.
  *
  * @param firstHole the first byte at or after the position that has not arrived
  */
@@ -60,11 +71,8 @@ export function nextFilling(demand: Demand, firstHole: number, before: Filling, 
   if (isWaiting) return { hasWaited, isFilling: true }
   if (firstHole >= demand.windowEnd) return { hasWaited, isFilling: false }
   const halfWindow = (demand.windowEnd - demand.position) / 2
-  const near = hasWaited ? halfWindow : Math.min(halfWindow, Math.max(NEAR_BYTES, demand.consumedBytes * NEAR_SHARE_OF_RUN))
-  return { hasWaited, isFilling: before.isFilling || firstHole - demand.position < near }
-}
-
-function windowEnd(position: number, consumedBytes: number, limits: WindowLimits): number {
-  const lengthBytes = Math.max(limits.initialBytes, Math.min(2 * consumedBytes, limits.maxBytes))
-  return Math.min(position + lengthBytes, limits.sizeBytes)
+  const near = hasWaited ? halfWindow : Math.min(halfWindow, Math.max(NEAR_BYTES, (demand.consumedBytes - BURST_BYTES) * NEAR_SHARE_OF_RUN))
+  const isNear = firstHole - demand.position < near
+  const isEarly = firstHole < (demand.runStart + demand.firstWindowEnd) / 2 && demand.consumedBytes >= STAYING_BYTES
+  return { hasWaited, isFilling: before.isFilling || isNear || isEarly }
 }

@@ -29,6 +29,8 @@ export interface ScheduleLimits {
 
 /** A share of the budget that all windows may take together: the rest is what was read and what is in flight. */
 const WINDOW_SHARE_OF_BUDGET = 0.25
+/** What a seek needs, however many readers there are. */
+const MIN_WINDOW_BYTES = 1024 * 1024
 /** While the disk fails, readahead must fit the memory that stands in for it. */
 const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
 /** Pieces of readahead: below it a request's own cost counts, above it a cancelled one costs too much. */
@@ -135,8 +137,8 @@ export class Scheduler {
     const { limits, store } = this.#parts
     const share = (store.maxSizeBytes * WINDOW_SHARE_OF_BUDGET) / Math.max(1, this.#readers.size)
     const cap = store.stats.degraded === undefined ? limits.maxWindowBytes : DEGRADED_WINDOW_BYTES
-    const maxBytes = Math.max(limits.initialWindowBytes, Math.min(cap, share))
-    return { initialBytes: limits.initialWindowBytes, maxBytes, sizeBytes: this.generation.sizeBytes }
+    const maxBytes = Math.max(MIN_WINDOW_BYTES, Math.min(cap, share))
+    return { initialBytes: Math.min(limits.initialWindowBytes, maxBytes), maxBytes, sizeBytes: this.generation.sizeBytes }
   }
 
   #protectedRanges(): Range[] {
