@@ -4,10 +4,10 @@
  * nginx's slice filter and Cloudflare's range rules are the model. What is not exactly what was asked for is refused with
  * an error that says what came instead: a 200 body stored at a chunk's offset, a login page cached as a film and a short
  * body taken for complete are the disasters that this page prevents. That the body is as long as the head says is
- * checked by whoever receives it (fetch.ts).
+ * checked by whoever receives it (source.ts).
  */
 
-import { parseContentRange, parseRetryAfterMs, parseUnsatisfiedTotal } from '../bytes/http-range.ts'
+import { isStrongEtag, parseContentRange, parseRetryAfterMs, parseUnsatisfiedTotal } from '../bytes/http-range.ts'
 import { SeekCacheError, type ErrorCode } from '../errors.ts'
 import { isSameVersion, type Validator } from './validator.ts'
 
@@ -37,17 +37,18 @@ export interface Admitted {
 
 /** @throws what the answer is instead, as ERR_SEEKCACHE_ORIGIN_* */
 export function admit(head: ResponseHead, expected: Expectation, nowMs: number): Admitted {
-  if (head.status === 412) throw changed('it answered 412')
+  if (head.status === 412 && expected.known !== undefined) throw changed('it answered 412')
   if (head.status === 416) throw unsatisfied(head, expected)
   if (head.status !== 200 && head.status !== 206) throw statusError(head, nowMs)
   refuseEncoding(head)
   refuseNonMedia(head)
-  const validator = { etag: field(head, 'etag'), lastModified: field(head, 'last-modified') }
-  const admitted = head.status === 206 ? admitPartial(head, expected, validator) : admitWhole(head, expected, validator)
-  if (expected.known !== undefined && !isSameVersion(expected.known.validator, validator)) {
-    throw changed('its validator is another one than before')
-  }
-  return admitted
+  const validator = validatorOf(head)
+  if (head.status === 206) return admitPartial(head, expected, validator)
+  return admitWhole(head, expected, validator)
+}
+
+export function validatorOf(head: ResponseHead): Validator {
+  return { etag: field(head, 'etag'), lastModified: field(head, 'last-modified') }
 }
 
 function admitPartial(head: ResponseHead, expected: Expectation, validator: Validator): Admitted {
@@ -64,6 +65,7 @@ function admitPartial(head: ResponseHead, expected: Expectation, validator: Vali
   if (expected.known !== undefined && range.totalBytes !== expected.known.sizeBytes) {
     throw changed(`it is ${range.totalBytes} bytes long, ${expected.known.sizeBytes} before`)
   }
+  refuseOtherVersion(expected, validator)
   const lengthBytes = contentLength(head)
   if (lengthBytes !== undefined && lengthBytes !== range.end - range.start) {
     throw refused(`a Content-Length of ${lengthBytes} for a range of ${range.end - range.start} bytes`)
@@ -78,19 +80,35 @@ function admitPartial(head: ResponseHead, expected: Expectation, validator: Vali
   }
 }
 
-function admitWhole(head: ResponseHead, expected: Expectation, validator: Validator): Admitted {
-  const sizeBytes = contentLength(head)
-  if (expected.known !== undefined) {
-    if (sizeBytes !== expected.known.sizeBytes) throw changed(`it is ${sizeBytes ?? '?'} bytes long, ${expected.known.sizeBytes} before`)
-    if (!isSameVersion(expected.known.validator, validator)) throw changed('its validator is another one than before')
+/** Without a length it is taken for as long as before where a strong ETag says that it is the same; the body is counted. */
+function admitWhole(head: ResponseHead, { start, known }: Expectation, validator: Validator): Admitted {
+  const toldBytes = contentLength(head)
+  if (known !== undefined && toldBytes !== undefined && toldBytes !== known.sizeBytes) {
+    throw changed(`it is ${toldBytes} bytes long, ${known.sizeBytes} before`)
   }
-  if (expected.start !== 0) throw refused(`the whole file where bytes from ${expected.start} were asked for`)
+  refuseOtherVersion({ known }, validator)
+  if (start !== 0) throw originError('ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE', `the origin sent the whole file where bytes from ${start} were asked for`)
+  if (toldBytes === 0) throw refused('an empty file')
+  if (known !== undefined && toldBytes === undefined && !isStrongEtag(validator.etag)) throw refused('the whole file without its length')
+  const sizeBytes = toldBytes ?? known?.sizeBytes
   return { start: 0, end: sizeBytes, sizeBytes, isRangeable: false, validator, contentType: field(head, 'content-type') }
 }
 
+function refuseOtherVersion({ known }: Pick<Expectation, 'known'>, validator: Validator): void {
+  if (known !== undefined && !isSameVersion(known.validator, validator)) throw changed('its validator is another one than before')
+}
+
+/** Bytes that would have to be decoded are not the file's. */
 function refuseEncoding(head: ResponseHead): void {
-  const encoding = field(head, 'content-encoding')
-  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw refused(`a body encoded with ${encoding.slice(0, 40)}`)
+  const encoding = codings(head, 'content-encoding').find((coding) => coding !== 'identity')
+  if (encoding !== undefined) throw refused(`a body encoded with ${encoding.slice(0, 40)}`)
+  const transfer = codings(head, 'transfer-encoding').find((coding) => coding !== 'chunked' && coding !== 'identity')
+  if (transfer !== undefined) throw refused(`a body sent with the encoding ${transfer.slice(0, 40)}`)
+}
+
+/** A list field's members, in lower case, from however many lines. */
+function codings(head: ResponseHead, name: string): string[] {
+  return [head.headers[name] ?? []].flat().join(',').toLowerCase().split(',').map((coding) => coding.trim()).filter((coding) => coding !== '')
 }
 
 /** What a browser would show or a player would follow, not play: login pages, error pages, playlists. */
@@ -110,12 +128,21 @@ function unsatisfied(head: ResponseHead, expected: Expectation): SeekCacheError 
   return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', `the origin has no bytes from ${expected.start} on (416)`, { httpStatus: 416 })
 }
 
+/** A date in Retry-After is counted from the answer's own Date: neither clock need be right. */
 export function statusError(head: ResponseHead, nowMs: number): SeekCacheError {
-  const meaning = STATUS_MEANINGS[head.status] ?? (head.status >= 500 ? 'it failed' : 'it refuses')
-  return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', `the origin answered ${head.status}: ${meaning}`, {
+  const saidMs = Date.parse(field(head, 'date') ?? '')
+  return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', `the origin answered ${head.status}: ${meaningOf(head.status)}`, {
     httpStatus: head.status,
-    retryAfterMs: parseRetryAfterMs(field(head, 'retry-after'), nowMs),
+    retryAfterMs: parseRetryAfterMs(field(head, 'retry-after'), Number.isNaN(saidMs) ? nowMs : saidMs),
   })
+}
+
+function meaningOf(status: number): string {
+  const known = STATUS_MEANINGS[status]
+  if (known !== undefined) return known
+  if (status < 300) return 'that is no file'
+  if (status < 400) return 'it points elsewhere without saying where'
+  return status < 500 ? 'it refuses' : 'it failed'
 }
 
 const STATUS_MEANINGS: Readonly<Record<number, string>> = {
@@ -149,7 +176,10 @@ export function field(head: ResponseHead, name: string): string | undefined {
   return Array.isArray(value) ? value[0] : value
 }
 
+/** undefined where none is told. Several different ones are no length at all (RFC 9110 §8.6). */
 function contentLength(head: ResponseHead): number | undefined {
-  const value = field(head, 'content-length')
+  const all = new Set([head.headers['content-length'] ?? []].flat())
+  if (all.size > 1) throw refused('several different Content-Length fields')
+  const [value] = all
   return value !== undefined && /^\d{1,15}$/.test(value) ? Number(value) : undefined
 }

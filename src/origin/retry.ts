@@ -1,8 +1,9 @@
 /**
  * What is worth another try, and when. Pure.
  *
- * Network failures, stalls and the origin's own "later" are; an answer that says something about the request or the file
- * is not. A body that broke off counts as a network failure: what has arrived of it stays.
+ * Network failures, stalls and the origin's own "later" are, as long as somebody waits. An answer that makes no sense is
+ * asked for twice more: behind one name stand many servers, and one of them may be wrong. An answer that says something
+ * about the file is final. A body that broke off counts as a network failure: what has arrived of it stays.
  */
 
 import { SeekCacheError } from '../errors.ts'
@@ -11,20 +12,50 @@ const FIRST_DELAY_MS = 250
 const MAX_DELAY_MS = 8_000
 /** A longer Retry-After is given to whoever waits, as an error, instead of being waited for. */
 export const MAX_RETRY_AFTER_MS = 60_000
+/** Senseless answers in a row before the last of them is the error. */
+const MAX_REFUSALS = 3
 const RETRYABLE_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504])
 
-export function isRetryable(error: unknown): boolean {
+/** @param tries how often it has failed in a row, this time included */
+export function isRetryable(error: unknown, tries = 1): boolean {
   if (!(error instanceof SeekCacheError)) return false
   if (error.code === 'ERR_SEEKCACHE_ORIGIN_UNREACHABLE') return true
-  if (error.code !== 'ERR_SEEKCACHE_ORIGIN_STATUS') return false
-  return RETRYABLE_STATUSES.has(error.httpStatus ?? 0) && (error.retryAfterMs ?? 0) <= MAX_RETRY_AFTER_MS
+  if (isRefusal(error)) return tries < MAX_REFUSALS
+  return isLater(error) && (error.retryAfterMs ?? 0) <= MAX_RETRY_AFTER_MS
 }
 
-/** ms to wait before try number `attempt` + 1, attempts counted from 1. The first retry of a broken connection is at once. */
-export function retryDelayMs(error: unknown, attempt: number): number {
-  if (error instanceof SeekCacheError && error.retryAfterMs !== undefined) return error.retryAfterMs
-  if (attempt <= 1) return error instanceof SeekCacheError && error.httpStatus !== undefined ? FIRST_DELAY_MS : 0
-  return Math.min(FIRST_DELAY_MS * 2 ** (attempt - 2), MAX_DELAY_MS)
+/** An answer that came, and was not what was asked for. */
+export function isRefusal(error: SeekCacheError): boolean {
+  return error.code === 'ERR_SEEKCACHE_ORIGIN_RESPONSE' || error.code === 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE'
+}
+
+function isLater(error: SeekCacheError): boolean {
+  return error.code === 'ERR_SEEKCACHE_ORIGIN_STATUS' && RETRYABLE_STATUSES.has(error.httpStatus ?? 0)
+}
+
+/**
+ * Whether a failed comparison with the origin leaves open what has become of the file, so that what is cached of it may be
+ * played: the way to the origin is broken, it is overloaded, or somebody else answers in its place, as a hotel's login page.
+ */
+export function saysNothingOfFile(error: unknown): boolean {
+  if (!(error instanceof SeekCacheError)) return false
+  const { code } = error
+  if (code === 'ERR_SEEKCACHE_ORIGIN_UNREACHABLE' || code === 'ERR_SEEKCACHE_TIMEOUT' || code === 'ERR_SEEKCACHE_ORIGIN_NOT_MEDIA') return true
+  return isRefusal(error) || isLater(error) || (error.httpStatus ?? 0) >= 500
+}
+
+/**
+ * ms to wait before try number `tries` + 1, tries counted from 1. The first retry of a broken connection is at once. An
+ * origin that says when is not asked sooner, and one that says "now" each time not without a pause.
+ */
+export function retryDelayMs(error: unknown, tries: number): number {
+  const retryAfterMs = error instanceof SeekCacheError ? (error.retryAfterMs ?? 0) : 0
+  return Math.max(retryAfterMs, backoffMs(error, tries))
+}
+
+function backoffMs(error: unknown, tries: number): number {
+  if (tries <= 1) return error instanceof SeekCacheError && error.httpStatus !== undefined ? FIRST_DELAY_MS : 0
+  return Math.min(FIRST_DELAY_MS * 2 ** (tries - 2), MAX_DELAY_MS)
 }
 
 /** Statuses upon which a link that a redirect led to is looked up again from its first URL, and a fresh one asked for. */
