@@ -4,7 +4,7 @@
  */
 
 import type { Range } from './bytes/ranges.ts'
-import { cancelled, SeekCacheError } from './errors.ts'
+import { cancelled, isCode, SeekCacheError } from './errors.ts'
 import { Opener, type CachedMedia, type Media, type MediaParts } from './opening.ts'
 import { cacheKey, type KeyRules } from './origin/cache-key.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from './resource-spec.ts'
@@ -22,6 +22,8 @@ interface Opened {
 interface Opening {
   readonly result: Promise<Media>
   readonly controller: AbortController
+  /** Why its last try failed; the next one is due. */
+  lastError: SeekCacheError | undefined
   waiters: number
 }
 
@@ -116,7 +118,9 @@ export class MediaLibrary {
     try {
       const media = await orAborted(opening.result, deadline)
       if (media.kind === 'cached' || opening.waiters === 1) return media
-      return await this.#opener.open(key, spec, deadline) // a stream of unknown size is nobody else's
+      return await this.#opener.open(key, spec, deadline, () => {}) // a stream of unknown size is nobody else's
+    } catch (error) {
+      throw isCode(error, 'ERR_SEEKCACHE_TIMEOUT') ? (opening.lastError ?? error) : error
     } finally {
       clear()
       if (--opening.waiters === 0) opening.controller.abort(cancelled('the opening'))
@@ -126,14 +130,15 @@ export class MediaLibrary {
   #startOpening(key: string, spec: ResourceSpec): Opening {
     const controller = new AbortController()
     this.#replaceSuperseded(key)
-    const result = this.#opener.open(key, spec, controller.signal)
+    const onFailedTry = (error: SeekCacheError): void => void (opening.lastError = error)
+    const result = this.#opener.open(key, spec, controller.signal, onFailedTry)
       .then((media) => {
         if (media.kind === 'cached') this.#register(media)
         return media
       })
       .finally(() => this.#openings.delete(key))
     result.catch(() => undefined) // whoever waits hears of it
-    const opening = { result, controller, waiters: 0 }
+    const opening: Opening = { result, controller, lastError: undefined, waiters: 0 }
     this.#openings.set(key, opening)
     return opening
   }

@@ -15,7 +15,7 @@ import { CHUNK_BYTES, type Range } from './bytes/ranges.ts'
 import { isCode, SeekCacheError } from './errors.ts'
 import type { Admitted, ResponseHead } from './origin/admission.ts'
 import { freshUntilMs } from './origin/freshness.ts'
-import { isRetryable, retryDelayMs } from './origin/retry.ts'
+import { isRetryable, retryDelayMs, saysNothingOfFile } from './origin/retry.ts'
 import { Source } from './origin/source.ts'
 import type { Transport } from './origin/transport.ts'
 import { validatorText, type Validator } from './origin/validator.ts'
@@ -78,13 +78,16 @@ export class Opener {
     this.#parts = parts
   }
 
-  /** @throws ERR_SEEKCACHE_USAGE, _ORIGIN_*, and the signal's reason */
-  async open(key: string, spec: ResourceSpec, signal: AbortSignal): Promise<Media> {
+  /**
+   * @param onFailedTry hears of what will be tried again
+   * @throws ERR_SEEKCACHE_USAGE, _ORIGIN_*, and the signal's reason
+   */
+  async open(key: string, spec: ResourceSpec, signal: AbortSignal, onFailedTry: (error: SeekCacheError) => void): Promise<Media> {
     const { transport, userAgent, store } = this.#parts
     const source = new Source(spec, transport, userAgent)
     const record = store.resource(key)
     const known = record === undefined ? undefined : await this.#openKnown(key, record, source, signal)
-    return known ?? (await this.#probeUntilAnswered(key, source, signal))
+    return known ?? (await this.#probeUntilAnswered(key, source, signal, onFailedTry))
   }
 
   // ---- a resource that is cached
@@ -114,7 +117,7 @@ export class Opener {
     } catch (error) {
       if (signal.aborted) throw error
       if (isCode(error, 'ERR_SEEKCACHE_ORIGIN_CHANGED')) return undefined
-      if (!isRetryable(error) && !isCode(error, 'ERR_SEEKCACHE_TIMEOUT')) throw error
+      if (!saysNothingOfFile(error)) throw error
       if (this.#presentBytes(record) === 0) return undefined
       this.#parts.telemetry.log.warn({ resource: source.display }, `${(error as Error).message}: playing from what is cached`)
       return record
@@ -141,15 +144,16 @@ export class Opener {
     }
   }
 
-  /** Without a validator, the first and the last chunk speak for the whole. */
+  /** Without a validator, the first and the last chunk that are cached speak for the whole. */
   async #hasSameEnds(record: ResourceRecord, source: Source, signal: AbortSignal): Promise<boolean> {
     const { store } = this.#parts
     const generation = store.openGeneration(record.generation, record.sizeBytes)
     try {
-      const lastStart = Math.floor((record.sizeBytes - 1) / CHUNK_BYTES) * CHUNK_BYTES
-      for (const start of new Set([0, lastStart])) {
+      const runs = [...generation.present]
+      const [first, last] = [runs[0], runs.at(-1)]
+      if (first === undefined || last === undefined) return false
+      for (const start of new Set([first.start, Math.floor((last.end - 1) / CHUNK_BYTES) * CHUNK_BYTES])) {
         const end = Math.min(start + CHUNK_BYTES, record.sizeBytes)
-        if (!generation.present.covers(start, end)) continue
         const cached = await readWhole(generation, { start, end })
         const fetched = await fetchBytes(source, { start, end }, record, signal)
         if (cached === undefined || !cached.equals(fetched)) return false
@@ -162,13 +166,14 @@ export class Opener {
 
   // ---- a resource that is new
 
-  async #probeUntilAnswered(key: string, source: Source, signal: AbortSignal): Promise<Media> {
+  async #probeUntilAnswered(key: string, source: Source, signal: AbortSignal, onFailedTry: (error: SeekCacheError) => void): Promise<Media> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#probe(key, source, signal)
       } catch (error) {
-        if (signal.aborted || attempt === MAX_OPENING_TRIES || !isRetryable(error)) throw error
+        if (signal.aborted || attempt === MAX_OPENING_TRIES || !isRetryable(error, attempt)) throw error
         this.#parts.telemetry.log.info({ resource: source.display, attempt }, (error as Error).message)
+        onFailedTry(error as SeekCacheError)
         await pause(Math.max(retryDelayMs(error, attempt), 1), signal, error as Error)
       }
     }

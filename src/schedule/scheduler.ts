@@ -9,7 +9,7 @@
 import { cancelled, SeekCacheError } from '../errors.ts'
 import type { Generation } from '../cache/generation.ts'
 import type { Store } from '../cache/store.ts'
-import { isRetryable, retryDelayMs } from '../origin/retry.ts'
+import { isRefusal, isRetryable, retryDelayMs } from '../origin/retry.ts'
 import type { Source } from '../origin/source.ts'
 import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -41,6 +41,8 @@ const MIN_PIECE_RTT_MS = 20
 /** Draining so much is always cheaper than a new connection; more than the other never is. */
 const MIN_DRAIN_BYTES = 64 * 1024
 const MAX_DRAIN_BYTES = 256 * 1024
+/** Also what is tried again at once is a new try. */
+const MIN_RETRY_MS = 1
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
 const MAX_FIRST_BYTE_MS = 60_000
 
@@ -89,14 +91,20 @@ export class Scheduler {
   #failure: SeekCacheError | undefined
   #lastError: SeekCacheError | undefined
   #failedTries = 0
+  /** Senseless answers in a row, without a fetch that went well between them. */
+  #refusals = 0
+  /** When the last failure was counted. What was under way then and fails as well is the same failure. */
+  #failedAtMs = Number.NEGATIVE_INFINITY
+  #isRangeable: boolean
   #retryTimer: Timer | undefined
   #isPausedForDisk = false
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
     this.generation = parts.generation
-    this.generation.protectedRanges = () => this.#protectedRanges()
-    this.generation.onLost = () => this.requestPlan()
+    this.#isRangeable = parts.isRangeable
+    this.generation.protectedRanges = this.#protectedRanges
+    this.generation.onLost = this.#onLost
   }
 
   // ---- readers
@@ -141,10 +149,12 @@ export class Scheduler {
     return { initialBytes: Math.min(limits.initialWindowBytes, maxBytes), maxBytes, sizeBytes: this.generation.sizeBytes }
   }
 
-  #protectedRanges(): Range[] {
+  readonly #protectedRanges = (): Range[] => {
     const windows = [...this.#readers].filter((reader) => reader.kind === 'play').map((reader) => reader.window)
     return [...windows, ...this.#inFlight.values()]
   }
+
+  readonly #onLost = (): void => this.requestPlan()
 
   // ---- waiting
 
@@ -221,14 +231,14 @@ export class Scheduler {
   }
 
   #makePlan(): SequentialAction[] {
-    const { limits, isRangeable, store } = this.#parts
+    const { limits, store } = this.#parts
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
     const readers: PlanReader[] = [...this.#readers]
       .sort((a, b) => b.movedAtMs - a.movedAtMs)
       .map((reader) => reader.facts(waiting.has(reader)))
     const inFlight = [...this.#inFlight.values()]
     const facts = { arrived: this.generation.arrived, readers, inFlight }
-    if (!isRangeable) {
+    if (!this.#isRangeable) {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
@@ -300,7 +310,7 @@ export class Scheduler {
     this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
     if (!fetch.isDraining) {
       this.#lastError = new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending')
-      if (!fetch.hasBytes) this.#failedTries++
+      if (!fetch.hasBytes && this.#isNewFailure(fetch)) this.#failedTries++
     }
     this.requestPlan()
   }
@@ -325,24 +335,43 @@ export class Scheduler {
     if (this.#inFlight.get(fetch.id) === fetch) this.#inFlight.delete(fetch.id)
     if (this.#inFlight.size === 0) this.#parts.source.path.onIdle()
     this.#parts.telemetry.fetches.inc({ outcome: error === undefined ? 'complete' : 'failed' })
-    if (error !== undefined) this.#onFailure(error)
+    if (error === undefined) this.#refusals = 0
+    else this.#onFailure(fetch, error)
     this.requestPlan()
   }
 
-  #onFailure(error: SeekCacheError): void {
-    const { log } = this.#parts.telemetry
+  #onFailure(fetch: InFlight, error: SeekCacheError): void {
     this.#lastError = error
-    if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') {
-      this.supersede(error)
-    } else if (isRetryable(error)) {
-      this.#failedTries++
-      log.info({ resource: this.#parts.source.display, tries: this.#failedTries }, error.message)
-      this.#retryLater(retryDelayMs(error, this.#failedTries))
+    if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') return this.supersede(error)
+    const isNew = this.#isNewFailure(fetch)
+    if (isNew) this.#failedTries++
+    if (isNew && isRefusal(error)) this.#refusals++
+    const tries = isRefusal(error) ? this.#refusals : this.#failedTries
+    if (isRetryable(error, tries)) {
+      this.#parts.telemetry.log.info({ resource: this.#parts.source.display, tries }, error.message)
+      if (isNew || error.retryAfterMs !== undefined) this.#retryLater(Math.max(retryDelayMs(error, tries), MIN_RETRY_MS))
+    } else if (error.code === 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE') {
+      this.#readInOrder(error)
     } else {
-      log.warn({ resource: this.#parts.source.display }, error.message)
+      this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, error.message)
       this.#failure = error
       this.#rejectAll(error)
     }
+  }
+
+  /** Eight connections that break together are one failure, not eight. */
+  #isNewFailure(fetch: InFlight): boolean {
+    if (fetch.startedMs <= this.#failedAtMs) return false
+    this.#failedAtMs = this.nowMs
+    return true
+  }
+
+  /** It gave ranges once and gives the whole file now: that is read, from byte 0, as from an origin without ranges. */
+  #readInOrder(error: SeekCacheError): void {
+    this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, `${error.message}: reading it in order`)
+    this.#isRangeable = false
+    this.#refusals = 0
+    for (const other of [...this.#inFlight.values()]) this.#drop(other, 'cancelled')
   }
 
   #retryLater(delayMs: number): void {
@@ -378,7 +407,8 @@ export class Scheduler {
     this.#retryTimer?.clear()
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     for (const reader of [...this.#readers]) this.closeReader(reader)
-    this.generation.protectedRanges = () => []
-    this.generation.onLost = () => {}
+    // The same version may have been opened anew meanwhile: then these are that scheduler's.
+    if (this.generation.protectedRanges === this.#protectedRanges) this.generation.protectedRanges = () => []
+    if (this.generation.onLost === this.#onLost) this.generation.onLost = () => {}
   }
 }
