@@ -5,9 +5,9 @@
  * again. The user's headers go to the user's origin only: another origin behind a redirect gets no credentials.
  */
 
-import { formatRange } from '../bytes/http-range.ts'
-import { SeekCacheError } from '../errors.ts'
-import { admit, field, statusError, type Admitted, type Expectation, type ResponseHead } from './admission.ts'
+import { formatRange, isStrongEtag } from '../bytes/http-range.ts'
+import { isCode, SeekCacheError } from '../errors.ts'
+import { admit, field, statusError, validatorOf, type Admitted, type Expectation, type ResponseHead } from './admission.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from '../resource-spec.ts'
 import { freshUntilMs } from './freshness.ts'
 import { OriginRequest, type RequestObserver } from './request.ts'
@@ -49,8 +49,10 @@ export class Source {
   readonly #headers: readonly (readonly [string, string])[]
   readonly #transport: Transport
   readonly #userAgent: string
-  /** Where redirects led to. */
+  /** Where redirects led to, as long as what is there is what was wanted. */
   #place: URL
+  /** False once the origin has answered If-Range with the whole of the very version that it named, as some do. */
+  #heedsIfRange = true
   #onReady: (() => void) | undefined
   #unwatch: () => void = () => {}
 
@@ -94,13 +96,13 @@ export class Source {
   /** Asks for `[expected.start, expected.end)`; the answer has passed admission when `onHead` is called. */
   fetch(expected: Expectation, observer: FetchObserver): Fetch {
     const fields: Record<string, string> = { range: formatRange(expected.start, expected.end) }
-    const condition = expected.known === undefined ? undefined : ifRange(expected.known.validator)
+    const condition = expected.known === undefined || !this.#heedsIfRange ? undefined : ifRange(expected.known.validator)
     if (condition !== undefined) fields['if-range'] = condition
     let position = expected.start
     let end: number | undefined
     return this.#follow(fields, {
       onHead: (head) => {
-        const admitted = admit(head, expected, Date.now())
+        const admitted = this.#admit(head, expected, condition !== undefined)
         position = admitted.start
         end = admitted.end
         observer.onHead(admitted, head)
@@ -116,15 +118,29 @@ export class Source {
     })
   }
 
-  /** A conditional request for one byte: no body of a film is moved to learn that it is still the same. */
+  #admit(head: ResponseHead, expected: Expectation, isConditional: boolean): Admitted {
+    try {
+      return admit(head, expected, Date.now())
+    } catch (error) {
+      if (isConditional && isCode(error, 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE')) this.#heedsIfRange = false
+      throw error
+    }
+  }
+
+  /**
+   * A request for one byte: no body of a film is moved to learn that it is still the same. Its condition is a strong ETag or
+   * none: a weak one and a date would be answered 304 by origins that compare them more loosely than we do.
+   */
   async revalidate(known: Validator, sizeBytes: number, signal: AbortSignal): Promise<Revalidation> {
     const fields: Record<string, string> = { range: formatRange(0, 1) }
-    if (known.etag !== undefined) fields['if-none-match'] = known.etag
-    else if (known.lastModified !== undefined) fields['if-modified-since'] = known.lastModified
+    if (isStrongEtag(known.etag)) fields['if-none-match'] = known.etag
     const { promise, resolve, reject } = withResolvers<Revalidation>()
     const request: { current?: Fetch } = {}
     const settle = (head: ResponseHead): void => {
-      if (head.status === 304) return resolve({ outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) })
+      if (head.status === 304 && isStrongEtag(known.etag)) {
+        const { etag = known.etag } = validatorOf(head)
+        return resolve(etag === known.etag ? { outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) } : { outcome: 'changed' })
+      }
       const admitted = admit(head, { start: 0, end: 1, known: undefined }, Date.now())
       const isSame = admitted.sizeBytes === sizeBytes && isSameVersion(known, admitted.validator)
       resolve(isSame ? { outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) } : { outcome: 'changed' })
@@ -166,14 +182,15 @@ export class Source {
             next = this.url
           }
           if (next === undefined) {
-            this.#moveTo(url)
             observer.onHead(head)
+            this.#moveTo(url)
           }
         },
         onBytes: (bytes) => {
           if (next === undefined) observer.onBytes(bytes)
         },
         onEnd: (error) => {
+          if (error !== undefined && this.#place === url) this.#moveTo(this.url) // the next try asks where it is now
           if (next === undefined || error !== undefined) observer.onEnd(error)
           else if (!isCancelled) send(next)
         },
@@ -216,7 +233,10 @@ function redirectTarget(head: ResponseHead, from: URL): URL | undefined {
   if (![301, 302, 303, 307, 308].includes(head.status)) return undefined
   const location = field(head, 'location')
   if (location === undefined) throw statusError(head, Date.now())
-  const target = parseUrl(new URL(location, from).href)
+  const target = URL.canParse(location, from.href) ? new URL(location, from) : undefined
+  if (target === undefined || !['http:', 'https:'].includes(target.protocol)) {
+    throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin redirects to what is no http or https URL')
+  }
   target.username = target.password = target.hash = ''
   return target
 }

@@ -1,9 +1,16 @@
 /**
  * When two answers are of the same version. Pure.
  *
- * Policy: a strong ETag decides alone. A weak one must match weakly and the Last-Modified, where both tell one, exactly. Without
- * an ETag, Last-Modified must be the same. Without either, only the size speaks here, and reopening compares the first
- * and the last chunk as well. A validator that was there and is gone is a difference.
+ * Policy, on top of the size, which must always be the same; every answer is held against it, so that a change is noticed with
+ * the next answer, in the middle of a play too. A validator that was there and is gone is a difference.
+ * - A strong ETag decides alone, and goes into If-Range and If-None-Match.
+ * - A weak one must match weakly and Last-Modified, where both answers tell one, exactly. What an origin puts out under the
+ *   same weak ETag, date and size is the same to us.
+ * - Last-Modified alone must be the same, later or earlier being no matter. Two files of one size and one second are
+ *   the same to us.
+ * - Without either nothing but the size can be noticed while the resource is open. Reopening it compares the first and the
+ *   last chunk that are cached with the origin's.
+ * Only a strong ETag is ever sent as a condition: origins compare weak ones and dates more loosely than this.
  */
 
 import { etagsMatchWeakly, isStrongEtag } from '../bytes/http-range.ts'
