@@ -43,6 +43,8 @@ export interface HostOptions {
   readonly maxWindowBytes: number
   /** A fetch without a byte for so long is replaced. */
   readonly stallMs: number
+  /** A program, with its arguments split at spaces, that gives a fresh URL for an expired one. */
+  readonly renewCommand: string | undefined
   /** Query parameters that do not choose a resource, besides known signatures. */
   readonly ignoredParameters: readonly string[]
   /** Whether requests that differ in their credentials alone are for one resource. */
@@ -60,6 +62,7 @@ export const HOST_DEFAULTS: Omit<HostOptions, 'cacheDir' | 'socketPath'> = {
   connectionsPerOrigin: 8,
   maxWindowBytes: 64 * 2 ** 20,
   stallMs: 3_000,
+  renewCommand: undefined,
   ignoredParameters: [],
   sharesCredentials: false,
 }

@@ -17,6 +17,8 @@ import type { ListEntry, Status } from './control/protocol.ts'
 import { PROTOCOL_VERSION } from './control/protocol.ts'
 import { checkSocketPath, ControlServer } from './control/server.ts'
 import { MediaLibrary } from './media.ts'
+import { renewByCommand } from './origin/renew-command.ts'
+import { Renewals } from './origin/renewals.ts'
 import { Transport } from './origin/transport.ts'
 import { Proxy } from './proxy/server.ts'
 import { ProxyUrls } from './proxy/urls.ts'
@@ -88,6 +90,7 @@ export class Host {
     this.#telemetry = telemetry
     this.stopped = new Promise((resolve) => (this.#resolveStopped = resolve))
     this.#urls = new ProxyUrls(token)
+    const renewals = new Renewals(telemetry, options.renewCommand === undefined ? undefined : renewByCommand(options.renewCommand))
     this.#transport = new Transport({ maxConnectionsPerOrigin: options.connectionsPerOrigin })
     this.#library = new MediaLibrary({
       store,
@@ -96,6 +99,7 @@ export class Host {
       limits: scheduleLimits(options),
       userAgent: `seekcache/${VERSION}`,
       keyRules: options,
+      renewals,
     })
     const onActivity = (delta: 1 | -1): void => this.#onActivity(delta)
     this.#proxy = new Proxy(
@@ -110,6 +114,7 @@ export class Host {
       {
         library: this.#library,
         urls: this.#urls,
+        renewals,
         telemetry,
         version: VERSION,
         status: () => this.#status(),

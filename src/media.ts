@@ -61,6 +61,7 @@ export class MediaLibrary {
     const startedMs = performance.now()
     const key = this.keyOf(spec)
     const opened = this.#open.get(key)
+    if (opened !== undefined) this.#parts.renewals.tell(key, spec)
     if (opened !== undefined && !opened.media.scheduler.isSuperseded) return this.#use(opened)
     const media = await this.#joinOpening(key, spec, deadlineMs, signal)
     this.#parts.telemetry.openSeconds.observe((performance.now() - startedMs) / 1000)
@@ -98,7 +99,10 @@ export class MediaLibrary {
 
   async #close(opened: Opened): Promise<void> {
     clearTimeout(opened.linger)
-    if (this.#open.get(opened.media.key) === opened) this.#open.delete(opened.media.key)
+    if (this.#open.get(opened.media.key) === opened) {
+      this.#open.delete(opened.media.key)
+      this.#parts.renewals.forget(opened.media.key)
+    }
     this.#opened.delete(opened.media)
     opened.media.scheduler.close()
     await this.#parts.store.releaseGeneration(opened.media.generation)

@@ -15,6 +15,7 @@ import { CHUNK_BYTES, type Range } from './bytes/ranges.ts'
 import { isCode, SeekCacheError } from './errors.ts'
 import type { Admitted, ResponseHead } from './origin/admission.ts'
 import { freshUntilMs } from './origin/freshness.ts'
+import type { Renewals } from './origin/renewals.ts'
 import { isRetryable, retryDelayMs, saysNothingOfFile } from './origin/retry.ts'
 import { Source } from './origin/source.ts'
 import type { Transport } from './origin/transport.ts'
@@ -67,6 +68,7 @@ export interface MediaParts {
   readonly telemetry: Telemetry
   readonly limits: ScheduleLimits
   readonly userAgent: string
+  readonly renewals: Renewals
 }
 
 export class Opener {
@@ -84,7 +86,8 @@ export class Opener {
    */
   async open(key: string, spec: ResourceSpec, signal: AbortSignal, onFailedTry: (error: SeekCacheError) => void): Promise<Media> {
     const { transport, userAgent, store } = this.#parts
-    const source = new Source(spec, transport, userAgent)
+    const source = new Source(spec, transport, userAgent, (httpStatus, isExpired) =>
+      this.#parts.renewals.renew(key, { url: spec.url, httpStatus }, isExpired))
     const record = store.resource(key)
     const known = record === undefined ? undefined : await this.#openKnown(key, record, source, signal)
     return known ?? (await this.#probeUntilAnswered(key, source, signal, onFailedTry))

@@ -28,6 +28,7 @@ export interface ServeFlags {
   readonly connections?: number
   readonly window?: number
   readonly stall?: number
+  readonly renewCommand?: string
   readonly ignoreParameter?: readonly string[]
   readonly shareCredentials?: boolean
   readonly logLevel: LogLevel
@@ -75,6 +76,7 @@ function hostOptions(flags: ServeFlags): HostOptions {
     connectionsPerOrigin: flags.connections ?? HOST_DEFAULTS.connectionsPerOrigin,
     maxWindowBytes: flags.window ?? HOST_DEFAULTS.maxWindowBytes,
     stallMs: flags.stall === undefined ? HOST_DEFAULTS.stallMs : flags.stall * 1000,
+    renewCommand: flags.renewCommand,
     ignoredParameters: flags.ignoreParameter ?? HOST_DEFAULTS.ignoredParameters,
     sharesCredentials: flags.shareCredentials ?? HOST_DEFAULTS.sharesCredentials,
   }

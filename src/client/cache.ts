@@ -6,7 +6,7 @@ import { defaultCacheDir, socketPathOf } from '../config.ts'
 import type { Header, ListEntry, Status } from '../control/protocol.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import { parseUrl } from '../resource-spec.ts'
-import { ControlClient } from './control-client.ts'
+import { ControlClient, type Renewer } from './control-client.ts'
 import { launchHost } from './host-launch.ts'
 import { RemoteMedia } from './remote-media.ts'
 
@@ -21,12 +21,27 @@ export interface ConnectOptions {
 
 export type HeadersInput = Readonly<Record<string, string>> | readonly Header[]
 
+/** A URL in place of an expired one; without headers those of the opening stay, for the origin that they were for. */
+export type FreshUrl = string | URL | { readonly url: string | URL; readonly headers?: HeadersInput }
+
+export interface RenewInfo {
+  /** As it was opened. */
+  readonly url: string
+  /** What the origin says to it now: 401, 403 or 410. */
+  readonly httpStatus: number
+}
+
 export interface OpenOptions {
   /** Sent to the origin with every request; part of what tells resources apart. */
   readonly headers?: HeadersInput
   readonly signal?: AbortSignal
   /** How long the origin may take to answer, ms; default 30 000. */
   readonly deadlineMs?: number
+  /**
+   * Asked for a fresh URL when the origin does not take the present one any more; whoever reads waits meanwhile. What it
+   * gives must be the same version of the same file. Undefined, or throwing, refuses.
+   */
+  readonly renew?: (info: RenewInfo) => Promise<FreshUrl | undefined> | FreshUrl | undefined
 }
 
 /**
@@ -79,7 +94,8 @@ export class Cache implements AsyncDisposable {
    * @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL, ERR_SEEKCACHE_ORIGIN_* for what the origin did, _TIMEOUT, _CANCELLED
    */
   async open(url: string | URL, options: OpenOptions = {}): Promise<RemoteMedia> {
-    const media = new RemoteMedia(this, parseUrl(String(url)).href, toHeaders(options.headers), options.deadlineMs)
+    const { href } = parseUrl(String(url))
+    const media = new RemoteMedia(this, href, toHeaders(options.headers), options.deadlineMs, renewerOf(href, options.renew))
     await media.reopen(options.signal)
     this.#media.add(media)
     return media
@@ -133,6 +149,17 @@ export class Cache implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+}
+
+function renewerOf(url: string, renew: OpenOptions['renew']): Renewer | undefined {
+  if (renew === undefined) return undefined
+  return async (httpStatus) => {
+    const fresh = await renew({ url, httpStatus })
+    if (fresh === undefined) return undefined
+    if (typeof fresh === 'string' || fresh instanceof URL) return { url: parseUrl(String(fresh)).href }
+    const headers = fresh.headers === undefined ? undefined : toHeaders(fresh.headers)
+    return { url: parseUrl(String(fresh.url)).href, headers }
   }
 }
 

@@ -17,6 +17,7 @@ import {
   type ClientRequest,
   type HostHello,
   type HostMessage,
+  type RenewQuestion,
 } from '../control/protocol.ts'
 import { cancelled, SeekCacheError } from '../errors.ts'
 import { VERSION } from '../version.ts'
@@ -34,12 +35,18 @@ interface Pending {
 export interface RequestOptions {
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: (answer: AnswerOf<'progress'>) => void
+  /** Of an `open`: gives a fresh URL when the host asks for one, until `forgetRenewer`. */
+  readonly renewer?: Renewer | undefined
 }
+
+export type Renewer = (httpStatus: number) => Promise<{ readonly url: string; readonly headers?: [string, string][] | undefined } | undefined>
 
 export class ControlClient {
   readonly #socket: Socket
   readonly #framer = new Framer(MAX_HOST_LINE_BYTES)
   readonly #pending = new Map<number, Pending>()
+  /** By the id of the `open` that they came with. */
+  readonly #renewers = new Map<number, Renewer>()
   #nextId = 1
   #announced: Answer | undefined
   #onHello: { resolve(hello: HostHello): void; reject(error: Error): void } | undefined
@@ -90,6 +97,7 @@ export class ControlClient {
     if (this.#closedBy !== undefined) throw this.#closedBy
     if (options.signal?.aborted === true) throw cancelled('the request')
     const id = this.#nextId++
+    if (options.renewer !== undefined) this.#renewers.set(id, options.renewer)
     const cancel = (): void => this.note({ type: 'cancel', request: id })
     options.signal?.addEventListener('abort', cancel, { once: true })
     try {
@@ -108,6 +116,11 @@ export class ControlClient {
       options.signal?.removeEventListener('abort', cancel)
       this.#pending.delete(id)
     }
+  }
+
+  /** What was opened with it is closed. */
+  forgetRenewer(renewer: Renewer): void {
+    for (const [id, known] of this.#renewers) if (known === renewer) this.#renewers.delete(id)
   }
 
   note(message: Exclude<ClientMessage, ClientRequest>): void {
@@ -135,10 +148,17 @@ export class ControlClient {
   #onLine(line: string): void {
     const message = JSON.parse(line) as { readonly type?: string; readonly id?: number }
     if (message.type === 'hello') return this.#onHello?.resolve(message as HostHello)
+    if (message.type === 'renew') return void this.#renew(message as RenewQuestion)
     if (message.type === 'error' && message.id === undefined) throw errorOf(message)
     if (typeof message.id !== 'number' || typeof message.type !== 'string') throw protocolError('the host sent an answer without id')
     if (message.type === 'data') return this.#expectData(message as AnswerOf<'data'>)
     this.#settle(message as Answer, undefined)
+  }
+
+  /** Whatever goes wrong in the program's own code is a refusal: the host goes on to the next who can. */
+  async #renew({ renewal, open, httpStatus }: RenewQuestion): Promise<void> {
+    const fresh = await this.#renewers.get(open)?.(httpStatus).catch(() => undefined)
+    this.note({ type: 'renewed', renewal, url: fresh?.url, headers: fresh?.headers })
   }
 
   #expectData(answer: AnswerOf<'data'>): void {

@@ -10,7 +10,7 @@ import { constants, open, type FileHandle } from 'node:fs/promises'
 import type { ExtentAnswer, Opened } from '../control/protocol.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import type { Cache } from './cache.ts'
-import type { AnswerOf, ControlClient } from './control-client.ts'
+import type { AnswerOf, ControlClient, Renewer } from './control-client.ts'
 
 /** One read of a file; what `read` yields at most. */
 const READ_BYTES = 1024 * 1024
@@ -41,16 +41,24 @@ export class RemoteMedia implements AsyncDisposable {
   readonly #cache: Cache
   readonly #headers: readonly [string, string][]
   readonly #deadlineMs: number | undefined
+  readonly #renewer: Renewer | undefined
   #session: HostSession | undefined
   #present: [number, number][] = []
   #nextReader = 1
 
   /** @internal Use `cache.open`. */
-  constructor(cache: Cache, url: string, headers: readonly [string, string][], deadlineMs: number | undefined) {
+  constructor(
+    cache: Cache,
+    url: string,
+    headers: readonly [string, string][],
+    deadlineMs: number | undefined,
+    renewer: Renewer | undefined,
+  ) {
     this.#cache = cache
     this.url = url
     this.#headers = headers
     this.#deadlineMs = deadlineMs
+    this.#renewer = renewer
   }
 
   get #current(): HostSession {
@@ -98,8 +106,11 @@ export class RemoteMedia implements AsyncDisposable {
   async reopen(signal?: AbortSignal): Promise<void> {
     const before = this.#session?.opened.generation
     const client = await this.#cache.client()
-    const message = { type: 'open' as const, url: this.url, headers: [...this.#headers], deadlineMs: this.#deadlineMs }
-    const { answer } = await client.request(message, ['opened'], { signal })
+    const renewer = this.#renewer
+    const message = {
+      type: 'open' as const, url: this.url, headers: [...this.#headers], deadlineMs: this.#deadlineMs, canRenew: renewer !== undefined,
+    }
+    const { answer } = await client.request(message, ['opened'], { signal, renewer })
     if (before !== undefined && before !== answer.generation) {
       throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin')
     }
@@ -196,6 +207,7 @@ export class RemoteMedia implements AsyncDisposable {
     this.#session = undefined
     this.#cache.forget(this)
     session?.client.note({ type: 'close', session: session.opened.session })
+    if (this.#renewer !== undefined) session?.client.forgetRenewer(this.#renewer)
     return Promise.resolve()
   }
 

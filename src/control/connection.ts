@@ -9,7 +9,9 @@ import type { Socket } from 'node:net'
 
 import { cancelled, isCode, SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
+import type { Renewals, Renewed } from '../origin/renewals.ts'
 import { validatorText } from '../origin/validator.ts'
+import type { Media } from '../opening.ts'
 import type { ProxyUrls } from '../proxy/urls.ts'
 import { Session } from '../session.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -38,11 +40,18 @@ const DEFAULT_OPEN_DEADLINE_MS = 30_000
 export interface ControlParts {
   readonly library: MediaLibrary
   readonly urls: ProxyUrls
+  readonly renewals: Renewals
   readonly telemetry: Telemetry
   readonly version: string
   status(): Status
   list(): readonly ListEntry[]
   stop(): void
+}
+
+/** A session, and what takes back its offer to renew. */
+interface Held {
+  readonly session: Session
+  readonly withdraw: () => void
 }
 
 /** Answer fields without the id, which the sender adds. */
@@ -52,9 +61,12 @@ export class ControlConnection {
   readonly #socket: Socket
   readonly #parts: ControlParts
   readonly #framer = new Framer(MAX_CLIENT_LINE_BYTES)
-  readonly #sessions = new Map<string, Session>()
+  readonly #sessions = new Map<string, Held>()
   readonly #outstanding = new Map<number, AbortController>()
+  /** The questions for a fresh URL that the client has not answered. */
+  readonly #renewals = new Map<number, (renewed: Renewed | undefined) => void>()
   #nextSession = 1
+  #nextRenewal = 1
   #isGreeted = false
 
   constructor(socket: Socket, parts: ControlParts) {
@@ -75,8 +87,8 @@ export class ControlConnection {
 
   #end(): void {
     for (const controller of this.#outstanding.values()) controller.abort(cancelled('the request'))
-    for (const session of this.#sessions.values()) session.close()
-    this.#sessions.clear()
+    for (const name of this.#sessions.keys()) this.#closeSession(name)
+    for (const answer of this.#renewals.values()) answer(undefined)
   }
 
   #receive(bytes: Buffer): void {
@@ -103,13 +115,17 @@ export class ControlConnection {
   #onMessage(message: ClientMessage): void {
     switch (message.type) {
       case 'position':
-        return this.#sessions.get(message.session)?.move(message.reader, message.position)
+        return this.#sessions.get(message.session)?.session.move(message.reader, message.position)
       case 'release':
-        return this.#sessions.get(message.session)?.releaseReader(message.reader)
+        return this.#sessions.get(message.session)?.session.releaseReader(message.reader)
       case 'close':
         return this.#closeSession(message.session)
       case 'cancel':
         return this.#outstanding.get(message.request)?.abort(cancelled('the request'))
+      case 'renewed': {
+        const { url, headers } = message
+        return this.#renewals.get(message.renewal)?.(url === undefined ? undefined : { url, headers })
+      }
       default:
         void this.#onRequest(message)
     }
@@ -169,14 +185,20 @@ export class ControlConnection {
   async #open(request: Extract<ClientRequest, { type: 'open' }>, signal: AbortSignal): Promise<Answer> {
     const { library, urls } = this.#parts
     if (this.#sessions.size >= MAX_SESSIONS) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'too many open sessions')
-    const media = await library.open(request, request.deadlineMs ?? DEFAULT_OPEN_DEADLINE_MS, signal)
-    const session = new Session(library, media)
-    if (this.#socket.destroyed) {
-      session.close()
-      throw cancelled('the opening')
+    const withdraw = request.canRenew === true ? this.#offerToRenew(request) : () => {}
+    let media: Media
+    try {
+      media = await library.open(request, request.deadlineMs ?? DEFAULT_OPEN_DEADLINE_MS, signal)
+    } catch (error) {
+      withdraw()
+      throw error
     }
     const name = `s${this.#nextSession++}`
-    this.#sessions.set(name, session)
+    this.#sessions.set(name, { session: new Session(library, media), withdraw })
+    if (this.#socket.destroyed) {
+      this.#closeSession(name)
+      throw cancelled('the opening')
+    }
     const proxyUrl = urls.register(request)
     if (media.kind === 'passthrough') {
       const { contentType, fileName } = media
@@ -197,6 +219,22 @@ export class ControlConnection {
       proxyUrl,
       fileName: record.fileName,
     }
+  }
+
+  #offerToRenew(request: Extract<ClientRequest, { type: 'open' }>): () => void {
+    const { library, renewals } = this.#parts
+    return renewals.offer(library.keyOf(request), async ({ httpStatus }, signal) => {
+      const renewal = this.#nextRenewal++
+      try {
+        return await new Promise((resolve) => {
+          signal.addEventListener('abort', () => resolve(undefined), { once: true })
+          this.#renewals.set(renewal, resolve)
+          this.#send({ type: 'renew', renewal, open: request.id, httpStatus })
+        })
+      } finally {
+        this.#renewals.delete(renewal)
+      }
+    })
   }
 
   async #locate(request: Extract<ClientRequest, { type: 'locate' }>, signal: AbortSignal): Promise<Answer | 'sent'> {
@@ -228,14 +266,16 @@ export class ControlConnection {
   }
 
   #session(name: string): Session {
-    const session = this.#sessions.get(name)
-    if (session === undefined) throw new SeekCacheError('ERR_SEEKCACHE_NOT_FOUND', `there is no session ${name}`)
-    return session
+    const held = this.#sessions.get(name)
+    if (held === undefined) throw new SeekCacheError('ERR_SEEKCACHE_NOT_FOUND', `there is no session ${name}`)
+    return held.session
   }
 
   #closeSession(name: string): void {
-    this.#sessions.get(name)?.close()
+    const held = this.#sessions.get(name)
     this.#sessions.delete(name)
+    held?.withdraw()
+    held?.session.close()
   }
 
   #send(message: HostMessage, raw?: Buffer): void {

@@ -30,7 +30,7 @@ const header = v.tuple([v.pipe(v.string(), v.regex(HEADER_NAME)), v.pipe(v.strin
 const headers = v.optional(v.array(header), [])
 
 export const ClientMessage = v.variant('type', [
-  v.object({ type: v.literal('open'), id, url, headers, deadlineMs: v.optional(deadlineMs) }),
+  v.object({ type: v.literal('open'), id, url, headers, deadlineMs: v.optional(deadlineMs), canRenew: v.optional(v.boolean()) }),
   v.object({
     type: v.literal('locate'), id, session, reader, start: position,
     lengthBytes: v.pipe(position, v.minValue(1)), deadlineMs, unreadable: v.optional(v.string()),
@@ -46,6 +46,7 @@ export const ClientMessage = v.variant('type', [
   v.object({ type: v.literal('release'), session, reader }),
   v.object({ type: v.literal('close'), session }),
   v.object({ type: v.literal('cancel'), request: id }),
+  v.object({ type: v.literal('renewed'), renewal: id, url: v.optional(url), headers: v.optional(v.array(header)) }),
 ])
 export type ClientMessage = v.InferOutput<typeof ClientMessage>
 export type ClientRequest = Extract<ClientMessage, { id: number }>
@@ -107,9 +108,18 @@ export interface Status {
   readonly degraded: string | null
 }
 
+/** The host asks a client that can renew: the resource's URL, `opened` by the request of that id, has expired. */
+export interface RenewQuestion {
+  readonly type: 'renew'
+  readonly renewal: number
+  readonly open: number
+  readonly httpStatus: number
+}
+
 /** A host's message as its sender builds it; the receiver checks `type` and the fields that it uses. */
 export type HostMessage =
   | HostHello
+  | RenewQuestion
   | ({ readonly id: number } & (
       | Opened
       | ExtentAnswer

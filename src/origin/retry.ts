@@ -58,7 +58,12 @@ function backoffMs(error: unknown, tries: number): number {
   return Math.min(FIRST_DELAY_MS * 2 ** (tries - 2), MAX_DELAY_MS)
 }
 
-/** Statuses upon which a link that a redirect led to is looked up again from its first URL, and a fresh one asked for. */
+/** Statuses upon which a link that a redirect led to is looked up again from its first URL. */
 export function meansExpired(error: unknown): boolean {
   return error instanceof SeekCacheError && error.httpStatus !== undefined && [401, 403, 404, 410].includes(error.httpStatus)
+}
+
+/** Statuses upon which a fresh URL is asked for: these credentials or this signature will not do any more. */
+export function meansUrlExpired(httpStatus: number): boolean {
+  return [401, 403, 410].includes(httpStatus)
 }

@@ -2,7 +2,8 @@
  * Where a resource's bytes come from: its URL, the place that redirects led to, the headers, and what is expected of an answer.
  *
  * Redirects are followed once and remembered; when the remembered place says "expired" the first URL is asked
- * again. The user's headers go to the user's origin only: another origin behind a redirect gets no credentials.
+ * again. When that one says so too, a fresh URL is asked for, once for all fetches, which wait for it. The user's headers go
+ * to the user's origin only: another origin behind a redirect gets no credentials.
  */
 
 import { formatRange, isStrongEtag } from '../bytes/http-range.ts'
@@ -11,7 +12,8 @@ import { admit, field, statusError, validatorOf, type Admitted, type Expectation
 import { displayUrl, parseUrl, type ResourceSpec } from '../resource-spec.ts'
 import { freshUntilMs } from './freshness.ts'
 import { OriginRequest, type RequestObserver } from './request.ts'
-import { meansExpired } from './retry.ts'
+import type { Renewed } from './renewals.ts'
+import { meansExpired, meansUrlExpired } from './retry.ts'
 import type { PathEstimate } from './path-estimate.ts'
 import type { Connections, Transport } from './transport.ts'
 import { ifRange, isSameVersion, type Validator } from './validator.ts'
@@ -44,28 +46,44 @@ export type Revalidation =
   | { readonly outcome: 'same'; readonly freshUntilMs: number }
   | { readonly outcome: 'changed' }
 
-export class Source {
+/** Gives a URL in place of one that the origin has answered so; `isExpired` tells which ones have been tried. */
+export type Freshen = (httpStatus: number, isExpired: (url: string) => boolean) => Promise<Renewed | undefined>
+
+async function nobody(): Promise<undefined> {}
+
+/** A URL as its user named it, and what is sent along to its origin. */
+interface Named {
   readonly url: URL
-  readonly #headers: readonly (readonly [string, string])[]
+  readonly text: string
+  readonly headers: readonly (readonly [string, string])[]
+}
+
+export class Source {
+  /** As the resource was opened; what is asked for now may be a fresh one. */
+  readonly url: URL
   readonly #transport: Transport
   readonly #userAgent: string
+  readonly #freshen: Freshen
+  #named: Named
   /** Where redirects led to, as long as what is there is what was wanted. */
   #place: URL
   /** False once the origin has answered If-Range with the whole of the very version that it named, as some do. */
   #heedsIfRange = true
   #onReady: (() => void) | undefined
   #unwatch: () => void = () => {}
+  #renewal: Promise<boolean> | undefined
+  /** How often nobody had a fresh URL: a fetch that was sent before the last time does not ask again. */
+  #refusals = 0
+  readonly #expired = new Set<string>()
 
   /** @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL */
-  constructor(spec: ResourceSpec, transport: Transport, userAgent: string) {
-    const url = parseUrl(spec.url)
-    const own = spec.headers.filter(([name]) => !OWN_HEADERS.has(name.toLowerCase()))
-    this.#headers = url.username === '' ? own : [...own, ['authorization', basicAuthorization(url)]]
-    url.username = url.password = url.hash = ''
-    this.url = url
-    this.#place = url
+  constructor(spec: ResourceSpec, transport: Transport, userAgent: string, freshen: Freshen = nobody) {
+    this.#named = nameOf(spec)
+    this.url = this.#named.url
+    this.#place = this.url
     this.#transport = transport
     this.#userAgent = userAgent
+    this.#freshen = freshen
   }
 
   /** For logs. */
@@ -163,55 +181,100 @@ export class Source {
     }
   }
 
-  /** Sends the request to where redirects led, follows further ones, and once starts over when that place has expired. */
+  /**
+   * Sends the request to where redirects led, follows further ones, and once starts over when that place has expired, and
+   * once when the URL itself has.
+   */
   #follow(fields: Record<string, string>, observer: RequestObserver): Fetch {
-    let redirects = 0
     let isPaused = false
     let isCancelled = false
-    let current: OriginRequest
-    const send = (url: URL): void => {
-      let next: URL | undefined
-      current = new OriginRequest(this.#transport, url, this.#requestHeaders(url, fields), {
-        onHead: (head) => {
-          next = redirectTarget(head, url)
-          if (next !== undefined && ++redirects > MAX_REDIRECTS) {
-            throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin redirects more than ${MAX_REDIRECTS} times`)
-          }
-          if (next === undefined && url !== this.url && redirects === 0 && isExpired(head)) {
-            redirects = 1 // the place is remembered until another one has answered: parallel fetches must not all ask anew
-            next = this.url
-          }
-          if (next === undefined) {
+    let wasRenewed = false
+    let current: OriginRequest | undefined
+    const begin = (): void => {
+      const named = this.#named
+      const refusals = this.#refusals
+      let redirects = 0
+      const send = (url: URL): void => {
+        let next: URL | undefined
+        let renewal: Promise<boolean> | undefined
+        current = new OriginRequest(this.#transport, url, this.#requestHeaders(url, named, fields), {
+          onHead: (head) => {
+            next = redirectTarget(head, url)
+            if (next !== undefined && ++redirects > MAX_REDIRECTS) {
+              throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin redirects more than ${MAX_REDIRECTS} times`)
+            }
+            if (next === undefined && url !== named.url && redirects === 0 && isExpired(head)) {
+              redirects = 1 // the place is remembered until another one has answered: parallel fetches must not all ask anew
+              next = named.url
+            }
+            if (next !== undefined) return
+            if (!wasRenewed && meansUrlExpired(head.status)) {
+              wasRenewed = true
+              renewal = this.#renewed(named, refusals, head.status)
+              void renewal.then((isRenewed) => goOn(isRenewed, statusError(head, Date.now())))
+              return
+            }
             observer.onHead(head)
-            this.#moveTo(url)
-          }
-        },
-        onBytes: (bytes) => {
-          if (next === undefined) observer.onBytes(bytes)
-        },
-        onEnd: (error) => {
-          if (error !== undefined && this.#place === url) this.#moveTo(this.url) // the next try asks where it is now
-          if (next === undefined || error !== undefined) observer.onEnd(error)
-          else if (!isCancelled) send(next)
-        },
-      })
-      if (isPaused) current.pause()
+            if (named === this.#named) this.#moveTo(url)
+          },
+          onBytes: (bytes) => {
+            if (next === undefined && renewal === undefined) observer.onBytes(bytes)
+          },
+          onEnd: (error) => {
+            if (renewal !== undefined) return
+            if (error !== undefined && this.#place === url) this.#moveTo(this.#named.url) // the next try asks where it is now
+            if (next === undefined || error !== undefined) observer.onEnd(error)
+            else if (!isCancelled) send(next)
+          },
+        })
+        if (isPaused) current.pause()
+      }
+      send(this.#place)
     }
-    send(this.#place)
+    const goOn = (isRenewed: boolean, refusal: SeekCacheError): void => {
+      if (isCancelled) return
+      current?.cancel() // the refusal's body, if there is more of it
+      if (isRenewed) begin()
+      else observer.onEnd(refusal)
+    }
+    if (this.#renewal === undefined) begin()
+    else void this.#renewal.then(() => isCancelled || begin())
     return {
       cancel: () => {
         isCancelled = true
-        current.cancel()
+        current?.cancel()
       },
       pause: () => {
         isPaused = true
-        current.pause()
+        current?.pause()
       },
       resume: () => {
         isPaused = false
-        current.resume()
+        current?.resume()
       },
     }
+  }
+
+  /** Whether there is another URL than `used`, which has expired; one asks, all wait. */
+  async #renewed(used: Named, refusals: number, httpStatus: number): Promise<boolean> {
+    if (used !== this.#named) return true
+    if (refusals !== this.#refusals) return false
+    this.#renewal ??= this.#renew(used, httpStatus).finally(() => (this.#renewal = undefined))
+    return await this.#renewal
+  }
+
+  async #renew(used: Named, httpStatus: number): Promise<boolean> {
+    this.#expired.add(used.text)
+    const renewed = await this.#freshen(httpStatus, (url) => this.#expired.has(url))
+    if (renewed === undefined) {
+      this.#refusals++
+      return false
+    }
+    const fresh = nameOf({ url: renewed.url, headers: renewed.headers ?? [] })
+    const keepsHeaders = renewed.headers === undefined && fresh.url.origin === this.#named.url.origin
+    this.#named = keepsHeaders ? { ...fresh, headers: [...this.#named.headers, ...fresh.headers] } : fresh
+    this.#moveTo(fresh.url)
+    return true
   }
 
   #moveTo(place: URL): void {
@@ -220,13 +283,22 @@ export class Source {
     if (isElsewhere) this.watchConnections(this.#onReady)
   }
 
-  #requestHeaders(url: URL, fields: Record<string, string>): Record<string, string> {
+  #requestHeaders(url: URL, named: Named, fields: Record<string, string>): Record<string, string> {
     const headers: Record<string, string> = { 'user-agent': this.#userAgent, accept: '*/*' }
-    for (const [name, value] of this.#headers) {
-      if (url.origin === this.url.origin || PUBLIC_HEADERS.has(name.toLowerCase())) headers[name.toLowerCase()] = value
+    for (const [name, value] of named.headers) {
+      if (url.origin === named.url.origin || PUBLIC_HEADERS.has(name.toLowerCase())) headers[name.toLowerCase()] = value
     }
     return { ...headers, 'accept-encoding': 'identity', ...fields }
   }
+}
+
+/** User information goes into a header, to its own origin. */
+function nameOf(spec: ResourceSpec): Named {
+  const url = parseUrl(spec.url)
+  const own = spec.headers.filter(([name]) => !OWN_HEADERS.has(name.toLowerCase()))
+  const headers: Named['headers'] = url.username === '' ? own : [...own, ['authorization', basicAuthorization(url)]]
+  url.username = url.password = url.hash = ''
+  return { url, text: spec.url, headers }
 }
 
 function redirectTarget(head: ResponseHead, from: URL): URL | undefined {
@@ -250,8 +322,16 @@ function brokenOff(url: URL): SeekCacheError {
 }
 
 function basicAuthorization(url: URL): string {
-  const credentials = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
-  return `Basic ${Buffer.from(credentials).toString('base64')}`
+  return `Basic ${Buffer.from(`${unescaped(url.username)}:${unescaped(url.password)}`).toString('base64')}`
+}
+
+/** A password with a percent sign of its own is taken as it stands. */
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
 }
 
 interface Deferred<T> {
