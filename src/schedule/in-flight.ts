@@ -95,27 +95,26 @@ export class InFlight {
     this.#watchdog = this.#watch(DRAIN_MS)
   }
 
+  /** Its silence is then ours; only a drain ends all the same. */
   pause(): void {
     if (this.isPaused) return
     this.isPaused = true
-    this.#watchdog.clear()
+    if (!this.isDraining) this.#watchdog.clear()
     this.#fetch.pause()
   }
 
   resume(): void {
     if (!this.isPaused) return
     this.isPaused = false
-    this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
+    if (!this.isDraining) this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
     this.#fetch.resume()
   }
 
   #touch(): void {
-    if (this.hasBytes || this.isDraining) {
-      this.hasBytes = true
-      if (!this.isDraining) this.#watchdog.refresh()
-      return
-    }
+    const isFirst = !this.hasBytes
     this.hasBytes = true
+    if (this.isPaused || this.isDraining) return
+    if (!isFirst) return this.#watchdog.refresh()
     this.#watchdog.clear()
     this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
   }

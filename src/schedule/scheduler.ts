@@ -45,6 +45,8 @@ const MAX_DRAIN_BYTES = 256 * 1024
 const MIN_RETRY_MS = 1
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
 const MAX_FIRST_BYTE_MS = 60_000
+/** Who waits for longer comes before newer demand: some round trips. */
+const MAX_PASSED_OVER_MS = 500
 
 export interface WaitOptions {
   readonly deadlineMs: number
@@ -54,17 +56,20 @@ export interface WaitOptions {
 interface Wait {
   readonly reader: Reader
   readonly position: number
+  readonly sinceMs: number
   resolve(): void
   reject(error: Error): void
 }
 
-/** What the schedule needs of a generation. */
+/** What the schedule needs of a generation and of the store. */
 export type ScheduledGeneration = Pick<
   Generation, 'sizeBytes' | 'arrived' | 'protectedRanges' | 'onLost' | 'write' | 'read' | 'locate'
 >
 
+export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested' | 'whenUncongested'>
+
 export interface SchedulerParts {
-  readonly store: Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested' | 'whenUncongested'>
+  readonly store: ScheduledStore
   readonly generation: ScheduledGeneration
   readonly source: Pick<Source, 'fetch' | 'path' | 'display'>
   readonly clock: Clock
@@ -97,6 +102,7 @@ export class Scheduler {
   #failedAtMs = Number.NEGATIVE_INFINITY
   #isRangeable: boolean
   #retryTimer: Timer | undefined
+  #retryAtMs = 0
   #isPausedForDisk = false
 
   constructor(parts: SchedulerParts) {
@@ -180,9 +186,10 @@ export class Scheduler {
         this.#waits.delete(wait)
         timer.clear()
         options.signal?.removeEventListener('abort', onAbort)
+        this.requestPlan() // who does not wait any more gives way to those who do
         settle()
       }
-      const wait: Wait = { reader, position, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
+      const wait: Wait = { reader, position, sinceMs: this.nowMs, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
       const onAbort = (): void => wait.reject(cancelled('the read'))
       const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(options.deadlineMs)))
       options.signal?.addEventListener('abort', onAbort, { once: true })
@@ -233,9 +240,7 @@ export class Scheduler {
   #makePlan(): SequentialAction[] {
     const { limits, store } = this.#parts
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
-    const readers: PlanReader[] = [...this.#readers]
-      .sort((a, b) => b.movedAtMs - a.movedAtMs)
-      .map((reader) => reader.facts(waiting.has(reader)))
+    const readers: PlanReader[] = this.#inTurn().map((reader) => reader.facts(waiting.has(reader)))
     const inFlight = [...this.#inFlight.values()]
     const facts = { arrived: this.generation.arrived, readers, inFlight }
     if (!this.#isRangeable) {
@@ -243,6 +248,14 @@ export class Scheduler {
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
     return plan({ ...facts, limits: this.#planLimits(limits) }).filter((action) => this.#isAllowed(action))
+  }
+
+  /** The newest demand goes first, but nobody is passed over for long: with few connections the others could take them for ever. */
+  #inTurn(): Reader[] {
+    const overdue = new Set<Reader>()
+    for (const wait of this.#waits) if (this.nowMs - wait.sinceMs > MAX_PASSED_OVER_MS) overdue.add(wait.reader)
+    const newestFirst = [...this.#readers].filter((reader) => !overdue.has(reader)).sort((a, b) => b.movedAtMs - a.movedAtMs)
+    return [...overdue, ...newestFirst]
   }
 
   /**
@@ -263,7 +276,8 @@ export class Scheduler {
   /** After a failure, and while the disk is behind, nothing new is started. */
   #isAllowed(action: SequentialAction): boolean {
     if (action.type !== 'fetch') return true
-    return this.#failure === undefined && this.#superseded === undefined && this.#retryTimer === undefined
+    if (this.#failure !== undefined || this.#superseded !== undefined) return false
+    return this.#retryTimer === undefined && !this.#isPausedForDisk
   }
 
   #perform(action: SequentialAction): void {
@@ -291,6 +305,7 @@ export class Scheduler {
 
   #drop(fetch: InFlight, outcome: string): void {
     this.#inFlight.delete(fetch.id)
+    if (this.#inFlight.size === 0) this.#parts.source.path.onIdle()
     fetch.cancel()
     this.#parts.telemetry.fetches.inc({ outcome })
   }
@@ -299,6 +314,7 @@ export class Scheduler {
 
   #events(): InFlightEvents {
     return {
+      onHead: () => this.requestPlan(), // the origin may send less than was asked for, lawfully
       onBytes: (fetch, position, bytes, isFirst) => this.#onBytes(fetch, position, bytes, isFirst),
       onEnd: (fetch, error) => this.#onEnd(fetch, error),
       onStall: (fetch) => this.#onStall(fetch),
@@ -374,7 +390,11 @@ export class Scheduler {
     for (const other of [...this.#inFlight.values()]) this.#drop(other, 'cancelled')
   }
 
+  /** No sooner than any failure says: an origin's Retry-After holds, whatever else breaks. */
   #retryLater(delayMs: number): void {
+    const atMs = this.nowMs + delayMs
+    if (this.#retryTimer !== undefined && atMs <= this.#retryAtMs) return
+    this.#retryAtMs = atMs
     this.#retryTimer?.clear()
     this.#retryTimer = this.#parts.clock.startTimer(delayMs, () => {
       this.#retryTimer = undefined
@@ -389,6 +409,7 @@ export class Scheduler {
     this.#parts.store.whenUncongested(() => {
       this.#isPausedForDisk = false
       for (const fetch of this.#inFlight.values()) fetch.resume()
+      this.requestPlan()
     })
   }
 
