@@ -24,7 +24,7 @@ export interface CacheFacts {
 /** `contentOf` tells the content by the record's file name. */
 export async function checkCacheDir(dir: string, contentOf: (fileName: string) => Content): Promise<CacheFacts> {
   const layout = layoutOf(dir)
-  const index = new IndexDb(layout.indexDir)
+  const index = await IndexDb.open(layout.indexDir)
   const named = new Set<string>()
   const wrong: string[] = []
   let presentChunks = 0
