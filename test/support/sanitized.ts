@@ -45,13 +45,26 @@ function options(sanitizer: Sanitizer, program: string): Env {
 /** Builds what is named in binding.gyp, or does nothing where it is up to date. */
 export function buildSanitized(sanitizer: Sanitizer, targets: readonly string[]): void {
   const flags = `${FLAGS[sanitizer]} -D_GLIBCXX_ASSERTIONS -fno-omit-frame-pointer`
-  const words = ['-s', `-j${availableParallelism()}`, 'BUILDTYPE=Release', `builddir=${sanitizer}`, `CXXFLAGS=-O1 -g ${flags}`, `LDFLAGS=${flags}`, ...targets]
-  const { status, stdout, stderr } = spawnSync('make', words, { cwd: BUILD_DIR, encoding: 'utf8', timeout: BUILD_LIMIT_MS })
+  const { status, stdout, stderr } = make(sanitizer, `-O1 -g ${flags}`, flags, targets)
   if (status !== 0) throw new Error(`the build with the ${sanitizer} sanitizer failed: ${stdout}${stderr}`)
 }
 
+/** The path of a program built for libFuzzer, or undefined where this machine has no clang with its runtime. */
+export function buildFuzzer(target: string): string | undefined {
+  const compiler = ['clang++', 'clang++-19', 'clang++-14'].find((name) => spawnSync(name, ['--version']).status === 0)
+  if (compiler === undefined) return undefined
+  const flags = `${FLAGS.address} -D_GLIBCXX_ASSERTIONS -DSEEKCACHE_LIBFUZZER`
+  const { status } = make('fuzzer', `-O2 -g ${flags} -fsanitize=fuzzer-no-link`, `${flags} -fsanitize=fuzzer`, [target], [`CXX=${compiler}`])
+  return status === 0 ? path.join(BUILD_DIR, 'fuzzer', target) : undefined
+}
+
+function make(folder: string, compileFlags: string, linkFlags: string, targets: readonly string[], more: readonly string[] = []) {
+  const variables = ['BUILDTYPE=Release', `builddir=${folder}`, `CXXFLAGS=${compileFlags}`, `LDFLAGS=${linkFlags}`, ...more]
+  return spawnSync('make', ['-s', `-j${availableParallelism()}`, ...variables, ...targets], { cwd: BUILD_DIR, encoding: 'utf8', timeout: BUILD_LIMIT_MS })
+}
+
 /** A program of that build to its end. */
-export async function runSanitized(sanitizer: Sanitizer, name: string, args: readonly string[], env: Env = {}): Promise<Finished> {
+export async function runSanitized(sanitizer: Sanitizer, name: string, args: readonly string[], env: Env = {}, limitMs?: number): Promise<Finished> {
   const plugins = path.join(BUILD_DIR, sanitizer, 'gstreamer-1.0')
-  return await runProgram([path.join(BUILD_DIR, sanitizer, name), ...args], { ...options(sanitizer, name), GST_PLUGIN_PATH: plugins, ...env })
+  return await runProgram([path.join(BUILD_DIR, sanitizer, name), ...args], { ...options(sanitizer, name), GST_PLUGIN_PATH: plugins, ...env }, limitMs)
 }
