@@ -11,7 +11,7 @@ import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, typ
 const KIB = 1024
 const MIB = 1024 * KIB
 const SIZE = 64 * MIB
-const LIMITS: PlanLimits = { maxFetches: 8, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB }
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
@@ -105,12 +105,13 @@ const aState = fc
     readers: fc.array(aReader, { maxLength: 4 }),
     inFlight: fc.array(aRange, { maxLength: 10 }),
     maxFetches: fc.integer({ min: 1, max: 16 }),
+    yieldCount: fc.oneof(fc.constant(0), fc.nat(4)),
   })
   .map((facts): PlanState => {
     const arrived = RangeSet.of(...facts.arrived)
     const taken = RangeSet.of(...facts.arrived)
     const inFlight: PlanFetch[] = []
-    for (const range of facts.inFlight.slice(0, facts.maxFetches)) {
+    for (const range of facts.inFlight) {
       const free = taken.missing(range.start, range.end)[0]
       if (free === undefined) continue
       inFlight.push({ id: inFlight.length, ...free })
@@ -120,7 +121,7 @@ const aState = fc
       arrived,
       inFlight,
       readers: facts.readers.map((r, id) => ({ ...r, id, windowEnd: Math.min(r.position + r.windowBytes, SIZE) })),
-      limits: { ...LIMITS, maxFetches: facts.maxFetches, maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)) },
+      limits: { ...LIMITS, maxFetches: facts.maxFetches, yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)), maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)) },
     }
   })
 
@@ -140,6 +141,7 @@ test('no byte is fetched twice, limits hold, and whoever waits is served', () =>
         assert.ok(facts.readers.some((r) => intersect(piece, { start: r.position, end: r.windowEnd }) !== undefined), 'wanted by somebody')
       }
       assert.ok(running.length + starts(actions).length <= Math.max(facts.limits.maxFetches, facts.inFlight.length))
+      assert.ok(running.length <= facts.inFlight.length - facts.limits.yieldCount)
       const order = actions.flatMap((action) => (action.type === 'fetch' ? [action.isUrgent] : []))
       assert.deepEqual(order, [...order].sort((a, b) => Number(b) - Number(a)), 'urgent first')
       const waiting = facts.readers.filter((r) => r.isWaiting && r.kind === 'play' && r.position < r.windowEnd)
@@ -158,7 +160,7 @@ test('a plan carried out is a plan done: asked again it wants nothing new at onc
       const inFlight = facts.inFlight.filter((fetch) => !cancelled.has(fetch.id))
       let id = 1000
       for (const piece of starts(actions)) inFlight.push({ id: id++, start: piece.start, end: piece.end })
-      const again = plan({ ...facts, inFlight })
+      const again = plan({ ...facts, inFlight, limits: { ...facts.limits, yieldCount: 0 } })
       assert.deepEqual(cancels(again).filter((fetchId) => fetchId >= 1000), [], 'what was just started is not cancelled')
     }),
     { numRuns: 5_000 },

@@ -13,12 +13,17 @@
 #include <string>
 #include <string_view>
 
-#include "framer.h"
 #include "protocol.h"
 #include "result.h"
 #include "wait.h"
 
 namespace seekcache {
+
+struct Reply {
+  protocol::Answer answer;
+  // The raw bytes of a `data`, else empty.
+  std::string raw;
+};
 
 class Connection {
  public:
@@ -46,15 +51,18 @@ class Connection {
   explicit Connection(int fd) : fd_(fd) {}
 
   Status sayHello(std::string_view client, Wait &wait);
-  void flushSome();
+  bool flushSome();
   Result<Reply> receive(Wait &wait);
+  Result<std::optional<Reply>> takeReply();
   std::optional<Error> readSome();
   Error lose(std::string_view code, std::string message);
 
   int fd_;
   int64_t lastId_ = 0;
   std::string outgoing_;
-  Framer incoming_;
+  std::string incoming_;
+  // Bytes of incoming_ that are known to hold no newline, so that a long line is searched once.
+  std::size_t searched_ = 0;
 };
 
 }  // namespace seekcache

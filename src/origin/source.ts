@@ -15,7 +15,10 @@ import { OriginRequest, type RequestObserver } from './request.ts'
 import type { Renewed } from './renewals.ts'
 import { meansExpired, meansUrlExpired } from './retry.ts'
 import type { PathEstimate } from './path-estimate.ts'
-import type { Connections, Transport } from './transport.ts'
+import { Claimant, type Connections, type OriginPool } from './pool.ts'
+import type { Need } from './shares.ts'
+import type { Transport } from './transport.ts'
+import { brokenOff } from './unreachable.ts'
 import { ifRange, isSameVersion, type Validator } from './validator.ts'
 
 /** As fetch and curl do; a loop is found by it. */
@@ -69,12 +72,15 @@ export class Source {
   #place: URL
   /** False once the origin has answered If-Range with the whole of the very version that it named, as some do. */
   #heedsIfRange = true
-  #onReady: (() => void) | undefined
-  #unwatch: () => void = () => {}
   #renewal: Promise<boolean> | undefined
   /** How often nobody had a fresh URL: a fetch that was sent before the last time does not ask again. */
   #refusals = 0
   readonly #expired = new Set<string>()
+  #onChange: (() => void) | undefined
+  #unwatch: () => void = () => {}
+  #need: Need = 'none'
+  /** One for each origin that redirects led to. */
+  readonly #claimants = new Map<string, Claimant>()
 
   /** @throws ERR_SEEKCACHE_USAGE for what is no http(s) URL */
   constructor(spec: ResourceSpec, transport: Transport, userAgent: string, freshen: Freshen = nobody) {
@@ -92,23 +98,40 @@ export class Source {
   }
 
   get path(): PathEstimate {
-    return this.#transport.path(this.#place.origin)
+    return this.#pool.path
   }
 
+  /** What it may ask of its origin now; others may fetch from there too. */
   get connections(): Connections {
-    return this.#transport.connections(this.#place.origin)
+    return this.#pool.connections(this.#claimantAt(this.#place))
   }
 
-  /** `onReady` is called whenever a connection becomes ready; one watcher at a time, undefined for none. */
-  watchConnections(onReady: (() => void) | undefined): void {
+  /** Says what is needed of the origin, for its share of what the origin takes. */
+  claim(need: Need): void {
+    this.#need = need
+    this.#pool.claim(this.#claimantAt(this.#place), need)
+  }
+
+  /** `onChange` is called whenever `connections` may have changed; one watcher at a time, undefined for none. */
+  watchConnections(onChange: (() => void) | undefined): void {
     this.#unwatch()
-    this.#onReady = onReady
-    this.#unwatch = onReady === undefined ? () => {} : this.#transport.watch(this.#place.origin, onReady)
+    this.#onChange = onChange
+    this.#unwatch = onChange === undefined ? () => {} : this.#pool.watch(onChange)
+  }
+
+  #claimantAt({ origin }: URL): Claimant {
+    let claimant = this.#claimants.get(origin)
+    if (claimant === undefined) this.#claimants.set(origin, (claimant = new Claimant()))
+    return claimant
+  }
+
+  get #pool(): OriginPool {
+    return this.#transport.pool(this.#place.origin)
   }
 
   /** Connects to where the bytes come from, before they are asked for. */
   warm(): void {
-    this.#transport.warm(this.#place.origin)
+    this.#pool.warm()
   }
 
   /** Asks for `[expected.start, expected.end)`; the answer has passed admission when `onHead` is called. */
@@ -197,7 +220,7 @@ export class Source {
       const send = (url: URL): void => {
         let next: URL | undefined
         let renewal: Promise<boolean> | undefined
-        current = new OriginRequest(this.#transport, url, this.#requestHeaders(url, named, fields), {
+        current = new OriginRequest(this.#transport.pool(url.origin), this.#claimantAt(url), url, this.#requestHeaders(url, named, fields), {
           onHead: (head) => {
             next = redirectTarget(head, url)
             if (next !== undefined && ++redirects > MAX_REDIRECTS) {
@@ -278,9 +301,13 @@ export class Source {
   }
 
   #moveTo(place: URL): void {
-    const isElsewhere = place.origin !== this.#place.origin
+    if (place.origin !== this.#place.origin) {
+      this.#pool.claim(this.#claimantAt(this.#place), 'none')
+      this.#place = place
+      this.claim(this.#need)
+      this.watchConnections(this.#onChange)
+    }
     this.#place = place
-    if (isElsewhere) this.watchConnections(this.#onReady)
   }
 
   #requestHeaders(url: URL, named: Named, fields: Record<string, string>): Record<string, string> {
@@ -315,10 +342,6 @@ function redirectTarget(head: ResponseHead, from: URL): URL | undefined {
 
 function isExpired(head: ResponseHead): boolean {
   return meansExpired(statusError(head, 0))
-}
-
-function brokenOff(url: URL): SeekCacheError {
-  return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', `cannot fetch from ${url.host}: its answer broke off`)
 }
 
 function basicAuthorization(url: URL): string {

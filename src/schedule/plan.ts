@@ -35,8 +35,10 @@ export interface PlanFetch {
 }
 
 export interface PlanLimits {
-  /** Fetches at the same time, 1 or more. */
+  /** Fetches at the same time, when some are started. */
   readonly maxFetches: number
+  /** So many of those that run are given up, the least needed ones: other resources of the origin need their connections. */
+  readonly yieldCount: number
   /** Of which readahead and filling may have so many. */
   readonly maxReadahead: number
   readonly readaheadPieceBytes: number
@@ -89,6 +91,10 @@ export function plan(state: PlanState): Action[] {
     const isDrained = !isKept && fetch.end - fetch.start <= limits.drainBytes
     if (isKept || isDrained) running.push({ ...fetch, ...withNeed(fetch, readers, limits) })
     if (!isKept) actions.push({ type: isDrained ? 'drain' : 'cancel', fetchId: fetch.id })
+  }
+  for (const fetch of limits.yieldCount === 0 ? [] : [...running].sort(byNeed).slice(-limits.yieldCount)) {
+    running.splice(running.indexOf(fetch), 1)
+    actions.push({ type: 'cancel', fetchId: fetch.id })
   }
   let readahead = running.filter((fetch) => fetch.need >= NEED.readahead).length
   let free = limits.maxFetches - running.length

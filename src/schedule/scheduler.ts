@@ -71,7 +71,7 @@ export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested
 export interface SchedulerParts {
   readonly store: ScheduledStore
   readonly generation: ScheduledGeneration
-  readonly source: Pick<Source, 'fetch' | 'path' | 'display'>
+  readonly source: Pick<Source, 'fetch' | 'path' | 'display' | 'connections' | 'claim' | 'watchConnections'>
   readonly clock: Clock
   readonly validator: Validator
   readonly isRangeable: boolean
@@ -111,6 +111,7 @@ export class Scheduler {
     this.#isRangeable = parts.isRangeable
     this.generation.protectedRanges = this.#protectedRanges
     this.generation.onLost = this.#onLost
+    parts.source.watchConnections(() => this.requestPlan())
   }
 
   // ---- readers
@@ -242,6 +243,7 @@ export class Scheduler {
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
     const readers: PlanReader[] = this.#inTurn().map((reader) => reader.facts(waiting.has(reader)))
     const inFlight = [...this.#inFlight.values()]
+    this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), inFlight.length > 0 || readers.some(({ isFilling }) => isFilling))
     const facts = { arrived: this.generation.arrived, readers, inFlight }
     if (!this.#isRangeable) {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
@@ -258,24 +260,35 @@ export class Scheduler {
     return [...overdue, ...newestFirst]
   }
 
+  /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */
+  #claim(isWaiting: boolean, isWanting: boolean): void {
+    const isHopeless = this.#failure !== undefined || this.#superseded !== undefined
+    this.#parts.source.claim(isHopeless ? 'none' : isWaiting ? 'urgent' : isWanting ? 'ahead' : 'none')
+  }
+
   /**
    * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
    * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s.
    */
-  #planLimits({ maxFetches, maxReadahead }: ScheduleLimits): PlanLimits {
+  #planLimits(limits: ScheduleLimits): PlanLimits {
+    const { limit, yieldCount } = this.#parts.source.connections
+    const maxFetches = Math.min(limits.maxFetches, limit)
+    const maxReadahead = Math.max(1, Math.min(limits.maxReadahead, maxFetches - 1))
     const bandwidthDelayBytes = this.#parts.source.path.bandwidthDelayBytes(MIN_PIECE_RTT_MS)
     const pieceBytes = bandwidthDelayBytes / Math.max(1, maxReadahead - 1)
     return {
       maxFetches,
+      yieldCount,
       maxReadahead,
       readaheadPieceBytes: Math.min(Math.max(MIN_READAHEAD_PIECE_BYTES, pieceBytes), MAX_READAHEAD_PIECE_BYTES),
       drainBytes: Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / 4), MAX_DRAIN_BYTES),
     }
   }
 
-  /** After a failure, and while the disk is behind, nothing new is started. */
+  /** After a failure, and while the origin wants to be left alone, nothing new is started. */
   #isAllowed(action: SequentialAction): boolean {
     if (action.type !== 'fetch') return true
+    if (this.#parts.source.connections.isPaused) return false
     if (this.#failure !== undefined || this.#superseded !== undefined) return false
     return this.#retryTimer === undefined && !this.#isPausedForDisk
   }
@@ -428,6 +441,8 @@ export class Scheduler {
     this.#retryTimer?.clear()
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     for (const reader of [...this.#readers]) this.closeReader(reader)
+    this.#parts.source.watchConnections(undefined)
+    this.#parts.source.claim('none')
     // The same version may have been opened anew meanwhile: then these are that scheduler's.
     if (this.generation.protectedRanges === this.#protectedRanges) this.generation.protectedRanges = () => []
     if (this.generation.onLost === this.#onLost) this.generation.onLost = () => {}

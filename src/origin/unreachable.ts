@@ -1,0 +1,34 @@
+/** Why an origin could not be fetched from, in words that a person understands. Pure. */
+
+import { SeekCacheError } from '../errors.ts'
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOTFOUND: 'there is no such host',
+  EAI_AGAIN: 'its name cannot be looked up now',
+  ECONNREFUSED: 'it refuses connections',
+  ECONNRESET: 'it broke the connection',
+  EHOSTUNREACH: 'there is no way to it',
+  ENETUNREACH: 'there is no network',
+  ETIMEDOUT: 'it does not answer',
+  EPIPE: 'it broke the connection',
+  UND_ERR_CONNECT_TIMEOUT: 'it does not answer',
+  UND_ERR_SOCKET: 'it broke the connection',
+  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: 'its body is not as long as it says',
+  HPE_INVALID_CONSTANT: 'it does not speak HTTP',
+  CERT_HAS_EXPIRED: 'its certificate has expired',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is self-signed',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate cannot be verified',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
+}
+
+export function unreachable(error: Error, url: URL): SeekCacheError {
+  const code = (error as NodeJS.ErrnoException).code ?? ''
+  const reason = REASONS[code] ?? (code.startsWith('HPE_') ? 'it does not speak proper HTTP' : code || error.message)
+  return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', `cannot fetch from ${url.host}: ${reason}`, { cause: error })
+}
+
+export function brokenOff(url: URL): SeekCacheError {
+  return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', `cannot fetch from ${url.host}: its answer broke off`)
+}
