@@ -108,7 +108,7 @@ export class Host {
         isPortRequired: options.port !== 0,
         waitMs: options.waitMs,
       },
-      { library: this.#library, urls: this.#urls, telemetry, onActivity },
+      { library: this.#library, urls: this.#urls, renewals, telemetry, onActivity },
     )
     this.#control = new ControlServer(
       {

@@ -69,6 +69,11 @@ export class MediaLibrary {
     return this.#use(this.#open.get(key) ?? this.#register(media))
   }
 
+  /** Where it is open already; it is not opened by asking. */
+  opened(spec: ResourceSpec): CachedMedia | undefined {
+    return this.#open.get(this.keyOf(spec))?.media
+  }
+
   #use(opened: Opened): CachedMedia {
     clearTimeout(opened.linger)
     opened.users++

@@ -14,10 +14,12 @@ import { formatContentRange, isStrongEtag } from '../bytes/http-range.ts'
 import type { Range } from '../bytes/ranges.ts'
 import { cancelled, SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
+import type { Renewals } from '../origin/renewals.ts'
 import type { CachedMedia, PassthroughMedia } from '../opening.ts'
-import type { Reader } from '../schedule/reader.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { decide } from './conditions.ts'
+import { PlayerMessages } from './player-messages.ts'
+import { Players, type PlayerConnection } from './players.ts'
 import { problem, problemOf, type Problem } from './problem.ts'
 import type { ProxyUrls } from './urls.ts'
 
@@ -39,6 +41,7 @@ export interface ProxyOptions {
 export interface ProxyParts {
   readonly library: MediaLibrary
   readonly urls: ProxyUrls
+  readonly renewals: Renewals
   readonly telemetry: Telemetry
   /** Called when a request begins and when it has ended. */
   readonly onActivity: (delta: 1 | -1) => void
@@ -48,10 +51,13 @@ export class Proxy {
   readonly #options: ProxyOptions
   readonly #parts: ProxyParts
   readonly #server: Server
+  readonly #players = new Players()
+  readonly #messages: PlayerMessages
 
   constructor(options: ProxyOptions, parts: ProxyParts) {
     this.#options = options
     this.#parts = parts
+    this.#messages = new PlayerMessages(parts.library, parts.renewals, this.#players)
     this.#server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: 10_000, requestTimeout: 30_000 })
     this.#server.on('request', (request, response) => void this.#handle(request, response))
   }
@@ -106,12 +112,15 @@ export class Proxy {
     if (refusal !== undefined) return send(response, refusal)
     const [, , kind, ...rest] = (request.url ?? '').split('/')
     if (kind === 'metrics') return await this.#sendMetrics(response)
-    const spec = this.#parts.urls.resolve(kind, rest[0])
-    if (spec === undefined) return send(response, problem(404, 'there is nothing at this path'))
+    const isMessage = isMessagePath(request)
+    const asked = isMessage ? this.#parts.urls.resolve(rest[0], rest[1]) : this.#parts.urls.resolve(kind, rest[0])
+    if (asked === undefined) return send(response, problem(404, 'there is nothing at this path'))
+    if (isMessage) return await this.#messages.answer(kind!, request, response, asked, signal)
+    const { spec, player } = asked
     const media = await this.#parts.library.open(spec, this.#options.waitMs, signal)
     try {
       if (media.kind === 'passthrough') await this.#stream(request, response, media, signal)
-      else await this.#serve(request, response, media, signal)
+      else await this.#serve(request, response, media, player, signal)
     } finally {
       this.#parts.library.release(media)
     }
@@ -126,7 +135,8 @@ export class Proxy {
     }
     const token = (request.url ?? '').split('/')[1] ?? ''
     if (!isEqual(token, this.#parts.urls.token)) return problem(404, 'there is nothing at this path')
-    if (request.method !== 'GET' && request.method !== 'HEAD') return problem(405, 'only GET and HEAD are answered')
+    const isMessage = isMessagePath(request)
+    if (!isMessage && request.method !== 'GET' && request.method !== 'HEAD') return problem(405, 'only GET and HEAD are answered')
     return undefined
   }
 
@@ -138,7 +148,13 @@ export class Proxy {
 
   // ---- a resource of known size
 
-  async #serve(request: IncomingMessage, response: ServerResponse, media: CachedMedia, signal: AbortSignal): Promise<void> {
+  async #serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+    media: CachedMedia,
+    playerName: string | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { record } = media
     const etag = isStrongEtag(record.etag) ? record.etag : `"${record.generation}"`
     const decision = decide(request.headers, { sizeBytes: record.sizeBytes, etag, lastModified: record.lastModified })
@@ -159,33 +175,35 @@ export class Proxy {
     headers['content-length'] = range.end - range.start
     if (decision.status === 206) headers['content-range'] = formatContentRange(range, record.sizeBytes)
     if (request.method === 'HEAD') return void response.writeHead(decision.status, headers).end()
-    await this.#sendRange(response, media, range, signal, () => response.writeHead(decision.status, headers))
+    const player = this.#players.of(media, playerName, request.headers['user-agent'] ?? '')
+    const connection = player.connect(range, () => response.destroy())
+    await this.#sendRange(response, connection, range, signal, () => response.writeHead(decision.status, headers))
   }
 
   async #sendRange(
     response: ServerResponse,
-    media: CachedMedia,
+    connection: PlayerConnection,
     range: Range,
     signal: AbortSignal,
     writeHead: () => void,
   ): Promise<void> {
-    const reader = media.scheduler.openReader('play', range.start)
-    signal.addEventListener('abort', () => reader.close(), { once: true })
+    signal.addEventListener('abort', () => connection.close(false), { once: true })
     try {
-      const first = await reader.read(range.start, Math.min(READ_BYTES, range.end - range.start), {
+      const first = await connection.read(range.start, Math.min(READ_BYTES, range.end - range.start), {
         deadlineMs: this.#options.waitMs,
         signal,
       })
       writeHead()
-      await this.#pump(response, reader, range, first, signal)
+      await this.#pump(response, connection, range, first, signal)
       response.end()
+      connection.close(true)
     } finally {
-      reader.close()
+      connection.close(false)
     }
   }
 
   /** Two buffers in turn: one is read into while the other one is on its way to the socket. */
-  async #pump(response: ServerResponse, reader: Reader, range: Range, first: Buffer, signal: AbortSignal): Promise<void> {
+  async #pump(response: ServerResponse, connection: PlayerConnection, range: Range, first: Buffer, signal: AbortSignal): Promise<void> {
     const slots = [new Slot(response), new Slot(response)]
     let position = range.start
     let bytes = first
@@ -198,7 +216,7 @@ export class Proxy {
       await slot.isFree
       signal.throwIfAborted()
       const options = { deadlineMs: MID_BODY_DEADLINE_MS, signal }
-      bytes = await reader.read(position, Math.min(READ_BYTES, range.end - position), options, slot.buffer)
+      bytes = await connection.read(position, Math.min(READ_BYTES, range.end - position), options, slot.buffer)
     }
     await Promise.all(slots.map((slot) => slot.isFree))
   }
@@ -244,6 +262,11 @@ class Slot {
 function send(response: ServerResponse, { status, headers, body }: Problem): void {
   response.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(body) })
   response.end(body)
+}
+
+/** What a player says, in place of what it reads. */
+function isMessagePath(request: IncomingMessage): boolean {
+  return PlayerMessages.isKind((request.url ?? '').split('/')[2])
 }
 
 function isEqual(a: string, b: string): boolean {

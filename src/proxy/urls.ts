@@ -12,8 +12,16 @@ import { fileNameOf, HEADER_NAME, HEADER_VALUE, HTTP_URL, parseUrl, type Resourc
 
 const SpecText = v.object({
   url: v.pipe(v.string(), v.regex(HTTP_URL)),
+  /** Tells one player's requests from another's. */
+  player: v.optional(v.pipe(v.string(), v.maxLength(64))),
   headers: v.optional(v.array(v.tuple([v.pipe(v.string(), v.regex(HEADER_NAME)), v.pipe(v.string(), v.regex(HEADER_VALUE))])), []),
 })
+
+export interface PlayerRequest {
+  readonly spec: ResourceSpec
+  /** The name that its player has given itself. */
+  readonly player: string | undefined
+}
 
 /** Requests that the host remembers; the oldest is forgotten beyond. */
 const MAX_REMEMBERED = 10_000
@@ -40,13 +48,18 @@ export class ProxyUrls {
   }
 
   /** The request that a path's parts stand for, or undefined. */
-  resolve(kind: string | undefined, text: string | undefined): ResourceSpec | undefined {
+  resolve(kind: string | undefined, text: string | undefined): PlayerRequest | undefined {
     if (text === undefined) return undefined
-    if (kind === 's') return this.#specs.get(text)
+    if (kind === 's') {
+      const spec = this.#specs.get(text)
+      return spec === undefined ? undefined : { spec, player: undefined }
+    }
     if (kind !== 'u') return undefined
     try {
       const parsed = v.safeParse(SpecText, JSON.parse(Buffer.from(text, 'base64url').toString('utf8')))
-      return parsed.success ? parsed.output : undefined
+      if (!parsed.success) return undefined
+      const { url, headers, player } = parsed.output
+      return { spec: { url, headers }, player }
     } catch {
       return undefined
     }

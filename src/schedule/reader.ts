@@ -6,9 +6,22 @@
 
 import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
-import { demandAt, moveDemand, nextFilling, NOT_FILLING, type Demand, type Filling } from './demand.ts'
+import { demandAt, moveDemand, nextFilling, NOT_FILLING, type Demand, type Filling, type WindowLimits } from './demand.ts'
 import type { PlanReader } from './plan.ts'
 import type { Scheduler, WaitOptions } from './scheduler.ts'
+
+/** What is known of a consumer's run: who takes it over goes on with its window. */
+export interface Run {
+  readonly demand: Demand
+  readonly filling: Filling
+}
+
+export interface ReaderOptions {
+  /** The run of a reader of the same consumer; taken over where the new position belongs to it. */
+  readonly continues?: Run | undefined
+  /** Nothing is wanted from there on. */
+  readonly end?: number | undefined
+}
 
 export class Reader {
   readonly id: number
@@ -16,15 +29,28 @@ export class Reader {
   /** When it last sought, ms of the monotonic clock: the newest demand goes first. */
   movedAtMs: number
   readonly #scheduler: Scheduler
+  readonly #end: number
   #demand: Demand
   #filling: Filling = NOT_FILLING
 
-  constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number) {
+  constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number, options: ReaderOptions) {
     this.#scheduler = scheduler
     this.id = id
     this.movedAtMs = scheduler.nowMs
     this.kind = kind
-    this.#demand = demandAt(position, scheduler.windowLimits)
+    this.#end = options.end ?? Number.POSITIVE_INFINITY
+    const before = options.continues
+    this.#demand = before === undefined ? demandAt(position, this.#limits) : moveDemand(before.demand, position, this.#limits)
+    if (before !== undefined && this.#demand.runStart === before.demand.runStart) this.#filling = before.filling
+  }
+
+  get #limits(): WindowLimits {
+    const limits = this.#scheduler.windowLimits
+    return { ...limits, sizeBytes: Math.min(limits.sizeBytes, this.#end) }
+  }
+
+  get run(): Run {
+    return { demand: this.#demand, filling: this.#filling }
   }
 
   /** The facts for the plan. */
@@ -45,7 +71,7 @@ export class Reader {
   moveTo(position: number): void {
     if (position === this.#demand.position) return
     const { runStart } = this.#demand
-    this.#demand = moveDemand(this.#demand, position, this.#scheduler.windowLimits)
+    this.#demand = moveDemand(this.#demand, position, this.#limits)
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = this.#scheduler.nowMs
       this.#filling = NOT_FILLING
@@ -55,7 +81,7 @@ export class Reader {
 
   /** The limits may have changed since the last move. */
   refreshWindow(): void {
-    this.#demand = moveDemand(this.#demand, this.#demand.position, this.#scheduler.windowLimits)
+    this.#demand = moveDemand(this.#demand, this.#demand.position, this.#limits)
   }
 
   /**

@@ -17,7 +17,7 @@ import type { Range } from '../bytes/ranges.ts'
 import type { Clock, Timer } from './clock.ts'
 import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
 import { plan, planSequential, type PlanLimits, type PlanReader, type SequentialAction } from './plan.ts'
-import { Reader } from './reader.ts'
+import { Reader, type ReaderOptions } from './reader.ts'
 
 export interface ScheduleLimits {
   readonly maxFetches: number
@@ -116,8 +116,8 @@ export class Scheduler {
 
   // ---- readers
 
-  openReader(kind: 'play' | 'fill', position: number): Reader {
-    const reader = new Reader(this, this.#nextId++, kind, position)
+  openReader(kind: 'play' | 'fill', position: number, options: ReaderOptions = {}): Reader {
+    const reader = new Reader(this, this.#nextId++, kind, position, options)
     this.#readers.add(reader)
     this.#parts.telemetry.readers.inc()
     this.requestPlan()

@@ -1,0 +1,283 @@
+/** Players' habits at the proxy: whose demand a connection is, what a seek leaves behind, and what an announced one does. */
+
+import assert from 'node:assert/strict'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { test } from 'node:test'
+
+import { connect } from 'seekcache'
+import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf } from '../src/proxy/player-rules.ts'
+import { patternContent } from './support/content.ts'
+import { within } from './support/deadline.ts'
+import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type Script } from './support/fault-origin.ts'
+import { startHost, type TestHost } from './support/host.ts'
+
+const CONTENT = patternContent(100_000_000)
+const MIB = 1024 * 1024
+
+interface Served extends AsyncDisposable {
+  readonly origin: FaultOrigin
+  readonly host: TestHost
+  /** The film's URL for a player that names itself, or for one that does not. */
+  url(player?: string, kind?: string): string
+}
+
+async function serve(options: Partial<FaultOriginOptions> = {}, args: readonly string[] = []): Promise<Served> {
+  const origin = await startFaultOrigin({ content: CONTENT, etag: '"v1"', ...options })
+  const host = await startHost({ args })
+  return {
+    origin,
+    host,
+    url: (player, kind = '') => {
+      const spec = Buffer.from(JSON.stringify({ url: origin.url('film.mkv'), headers: [], player })).toString('base64url')
+      return `${host.proxy}${kind}/u/${spec}/film.mkv`
+    },
+    [Symbol.asyncDispose]: async () => {
+      await host.stop()
+      await origin.stop()
+    },
+  }
+}
+
+/** A connection of its own that reads only when told to. */
+interface Client {
+  readonly status: number
+  /** Takes that many bytes and checks them; then takes no more. */
+  take(lengthBytes: number): Promise<void>
+  readonly isClosed: boolean
+  readonly closed: Promise<void>
+  destroy(): void
+}
+
+async function get(url: string, start: number, end?: number): Promise<Client> {
+  const range = `bytes=${start}-${end === undefined ? '' : end - 1}`
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    httpRequest(url, { agent: false, headers: { range, 'user-agent': 'player/1' } }, resolve).on('error', reject).end()
+  })
+  let position = start
+  let isClosed = false
+  response.on('error', () => {})
+  const closed = new Promise<void>((resolve) => response.once('close', () => {
+    isClosed = true
+    resolve()
+  }))
+  return {
+    status: response.statusCode!,
+    get isClosed() {
+      return isClosed
+    },
+    closed,
+    take: async (lengthBytes) => {
+      for (let left = lengthBytes; left > 0; ) {
+        const bytes = response.read(Math.min(left, response.readableLength || 1)) as Buffer | null
+        if (bytes === null) {
+          if (isClosed) assert.fail('the response ended')
+          await within('bytes', new Promise((resolve) => response.once('readable', resolve)))
+          continue
+        }
+        assert.ok(bytes.equals(CONTENT.read(position, position + bytes.length)), `bytes at ${position}`)
+        position += bytes.length
+        left -= bytes.length
+      }
+    },
+    destroy: () => response.destroy(),
+  }
+}
+
+/** No byte of `[20 MB, 40 MB)` comes. */
+const frozen: Script = ({ range }) => {
+  const [start = 0, end = CONTENT.sizeBytes] = [range?.start, range?.end]
+  if (start >= 40_000_000 || end <= 20_000_000) return undefined
+  return start >= 20_000_000 ? { kind: 'head-held' } : { kind: 'body-stalled', afterBytes: 20_000_000 - start }
+}
+
+async function present({ host, origin }: Served): Promise<[number, number][]> {
+  await using cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
+  return (await cache.map(origin.url('film.mkv'))).present
+}
+
+const slow = (): { kind: 'body-slow'; bytesPerSecond: number } => ({ kind: 'body-slow', bytesPerSecond: 100_000 })
+/** Of what the first connection of a test wants; the tail is fetched at every opening. */
+const isNear = ({ range }: { range?: { start?: number } | undefined }): boolean => (range?.start ?? 0) < 40_000_000
+const runsNear = (origin: FaultOrigin): boolean => origin.requests.some((request) => isNear(request) && request.outcome === 'running')
+
+test('the newest connection of a named player is its demand at once; an older one that stays has it back', async () => {
+  await using served = await serve({ script: slow })
+  const url = served.url('one')
+  const older = await get(url, 0)
+  const reading = older.take(3 * MIB)
+  await served.origin.when('fetches for the first', runsNear)
+  const newer = await get(url, 50_000_000)
+  await newer.take(1000)
+  assert.equal(older.isClosed, false)
+  await served.origin.when('no fetch for the first', (origin) => !runsNear(origin))
+  await served.origin.when('fetches for the first again: it has stayed', runsNear)
+  served.origin.setScript(undefined)
+  await reading
+  newer.destroy()
+  older.destroy()
+})
+
+test('two named players on one file are both served, each with a demand of its own', async () => {
+  await using served = await serve({ script: slow })
+  const one = await get(served.url('one'), 0)
+  const two = await get(served.url('two'), 50_000_000)
+  await Promise.all([one.take(200_000), two.take(200_000)])
+  assert.ok(runsNear(served.origin))
+  const early = served.origin.requests.filter((request) => isNear(request) && request.outcome === 'aborted')
+  assert.ok(early.length < 4, `${early.length} fetches of the first were given up for the second`)
+  one.destroy()
+  two.destroy()
+})
+
+test('a connection that takes nothing while another one of an unnamed player reads is no demand until it moves', async () => {
+  await using served = await serve({ script: slow })
+  const paused = await get(served.url(), 0)
+  await paused.take(1000)
+  await served.origin.when('fetches for it', runsNear)
+  const playing = await get(served.url(), 50_000_000)
+  // Whoever waits for bytes is no paused player: the first one's sockets must be full before it can be.
+  served.origin.setScript((request) => (isNear(request) ? undefined : slow()))
+  let isOver = false
+  const playOn = (async () => {
+    while (!isOver) await playing.take(20_000)
+  })()
+  await served.origin.when('no fetch for the paused one', (origin) => origin.bodyBytesSent > 3 * MIB && !runsNear(origin))
+  const before = served.origin.requests.length
+  await paused.take(30 * MIB)
+  assert.ok(served.origin.requests.slice(before).some(isNear), 'it is demand again')
+  isOver = true
+  await playOn
+  paused.destroy()
+  playing.destroy()
+})
+
+test('a paused player has its window filled', async () => {
+  await using served = await serve()
+  const start = 100 * 64 * 1024
+  const paused = await get(served.url(), start)
+  await paused.take(1)
+  await served.origin.when('the window', (origin) => origin.bodyBytesSent >= 4 * MIB)
+  await served.origin.idle()
+  assert.ok((await present(served)).some((there) => there[0] <= start && there[1] >= start + 4 * MIB))
+  paused.destroy()
+})
+
+for (const name of ['one', undefined]) {
+  test(`a player that reads in ranges has a window that grows over its requests (${name ?? 'unnamed'})`, async () => {
+    await using served = await serve()
+    for (let start = 0; start < 12 * MIB; start += MIB) {
+      const client = await get(served.url(name), start, start + MIB)
+      await client.take(MIB)
+    }
+    await served.origin.when('twice what was read, ahead of it', (origin) => origin.bodyBytesSent >= 30 * MIB)
+  })
+}
+
+test('a look at a few bytes fetches those, and leaves the playing connection its demand', async () => {
+  await using served = await serve({ script: slow })
+  const playing = await get(served.url('one'), 0)
+  const reading = playing.take(400_000)
+  await served.origin.when('fetches for it', runsNear)
+  const givenUp = (): number => served.origin.requests.filter((request) => isNear(request) && request.outcome === 'aborted').length
+  const before = givenUp()
+  for (const [start, end] of [[50_000_000, 50_000_001], [CONTENT.sizeBytes - 500, CONTENT.sizeBytes]] as const) {
+    const look = await get(served.url('one'), start, end)
+    await look.take(end - start)
+  }
+  await reading
+  assert.ok(givenUp() - before <= 2, 'at most what made room for the look')
+  const asked = served.origin.requests.filter(({ range }) => (range?.start ?? 0) >= 50_000_000 && (range?.start ?? 0) < 60_000_000)
+  assert.ok(asked.length > 0 && asked.every(({ range }) => range!.end! <= 50_000_001), JSON.stringify(asked.map(({ range }) => range)))
+  playing.destroy()
+})
+
+test('an announced seek ends a read that is stalled elsewhere, refuses to go on there, and fetches its target', async () => {
+  await using served = await serve({ script: frozen })
+  const url = served.url('one')
+  const stalled = await get(url, 19_900_000)
+  await stalled.take(100_000)
+  await new Promise((resolve) => setTimeout(resolve, 260)) // the announced rule: what has just begun may be the seek's own
+  const say = async (body: unknown): Promise<number> => (await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify(body) })).status
+  assert.equal(await say({ byte: 70_000_000 }), 204)
+  await within('the end of the stalled response', stalled.closed)
+  assert.equal((await get(url, 20_000_000)).status, 503, 'a player that tries to go on there is told at once')
+  await served.origin.when('the target', (origin) => origin.requests.some(({ range }) => range?.start === 70_000_000))
+  const target = await get(url, 70_000_000)
+  await target.take(100_000)
+  const again = get(url, 20_000_000)
+  served.origin.setScript(undefined)
+  served.origin.release()
+  assert.equal((await again).status, 206, 'it was refused once')
+  assert.equal(await say({ timeSeconds: 30, durationSeconds: 100 }), 204)
+  await served.origin.when('the guess', (origin) => origin.requests.some(({ range }) => range?.start === 30_000_000))
+  for (const body of [{}, { byte: -1 }, { byte: 'x' }, { timeSeconds: 1 }, { timeSeconds: 1, durationSeconds: 0 }, 'text']) {
+    assert.equal(await say(body), 400, JSON.stringify(body))
+  }
+  assert.equal((await fetch(served.url('one', '/hint'))).status, 405)
+  assert.equal((await fetch(served.url('one', '/hint'), { method: 'POST', body: '{"byte":1}', headers: { origin: 'http://127.0.0.1:1' } })).status, 403)
+  assert.equal((await fetch(served.url('one', '/hint'), { method: 'POST', body: 'x'.repeat(70_000) })).status, 400)
+  target.destroy()
+})
+
+test('an announced seek leaves alone who is another player, who reads, and who waits at the target', async () => {
+  await using served = await serve({ script: frozen })
+  const other = await get(served.url('other'), 19_900_000)
+  const same = await get(served.url('one'), 19_900_000)
+  await Promise.all([other.take(100_000), same.take(100_000)])
+  await new Promise((resolve) => setTimeout(resolve, 260))
+  await fetch(served.url('one', '/hint'), { method: 'POST', body: '{"byte":20000000}' })
+  const there = get(served.url('one'), 20_000_000)
+  served.origin.setScript(undefined)
+  served.origin.release()
+  await Promise.all([other.take(100_000), same.take(100_000)])
+  assert.equal((await there).status, 206)
+  other.destroy()
+  same.destroy()
+})
+
+test('a script renews over the proxy: the question answers the request that it keeps open', async () => {
+  let valid = '/old.mkv'
+  await using origin = await startFaultOrigin({ content: CONTENT, script: (request) => (request.target === valid ? undefined : { kind: 'status', status: 403 }) })
+  await using host = await startHost()
+  const spec = Buffer.from(JSON.stringify({ url: origin.url('old.mkv'), headers: [], player: 'one' })).toString('base64url')
+  const [film, renewal] = [`${host.proxy}/u/${spec}/old.mkv`, `${host.proxy}/renewal/u/${spec}`]
+  const poll = fetch(renewal)
+  const client = await get(film, 0)
+  await client.take(1000)
+  client.destroy()
+  valid = '/new.mkv'
+  const reading = get(film, 50_000_000)
+  const question = (await (await poll).json()) as { renewal: number; httpStatus: number }
+  assert.deepEqual(question, { renewal: 1, httpStatus: 403 })
+  const given = await fetch(renewal, { method: 'POST', body: JSON.stringify({ renewal: question.renewal, url: origin.url('new.mkv') }) })
+  assert.equal(given.status, 204)
+  const renewed = await reading
+  assert.equal(renewed.status, 206)
+  await renewed.take(100_000)
+  renewed.destroy()
+
+  valid = '/newer.mkv'
+  const refusing = get(film, 80_000_000)
+  const next = (await (await fetch(renewal)).json()) as { renewal: number }
+  await fetch(renewal, { method: 'POST', body: JSON.stringify({ renewal: next.renewal }) })
+  assert.equal((await refusing).status, 403)
+})
+
+test('rules: what goes on, what is a look, what is left, and what ends for a seek', () => {
+  const demand = { runStart: 50 * MIB, position: 70 * MIB, consumedBytes: 20 * MIB, firstWindowEnd: 54 * MIB, windowEnd: 110 * MIB }
+  for (const [start, isSo] of [[70, true], [71, true], [72, false], [54, true], [53, false], [49, false], [0, false]] as const) {
+    assert.equal(continuesRun(demand, start * MIB), isSo, `${start} MiB`)
+  }
+  assert.equal(isProbe({ start: 5, end: 6 }, false), true)
+  assert.equal(isProbe({ start: 0, end: 64 * 1024 }, false), true)
+  assert.equal(isProbe({ start: 0, end: 64 * 1024 }, true), false)
+  assert.equal(isProbe({ start: 0, end: MIB }, false), false)
+  assert.deepEqual([isLeft(1999), isLeft(2000)], [false, true])
+  assert.deepEqual([endsInMs(100, 100), endsInMs(300, 40), endsInMs(300, 5000)], [undefined, 60, 0])
+  assert.deepEqual([targetOf({ byte: 7 }, 100), targetOf({ byte: 700 }, 100)], [7, 99])
+  assert.deepEqual([targetOf({ timeSeconds: 50, durationSeconds: 200 }, 1000), targetOf({ timeSeconds: 9, durationSeconds: 3 }, 1000)], [250, 999])
+  assert.equal(isElsewhere({ byte: 1000 }, 1000), false)
+  assert.equal(isElsewhere({ byte: 1000 }, 999), true)
+  assert.equal(isElsewhere({ byte: 0 }, 2 * MIB), true)
+  assert.equal(isElsewhere({ timeSeconds: 0, durationSeconds: 1 }, 0), true)
+})
