@@ -216,7 +216,6 @@ const INITIAL_WINDOW_BYTES = 16 * 1024 * 1024
 function scheduleLimits(options: HostOptions): ScheduleLimits {
   return {
     maxFetches: options.connectionsPerOrigin,
-    maxReadahead: Math.max(1, Math.min(3, options.connectionsPerOrigin - 1)),
     initialWindowBytes: INITIAL_WINDOW_BYTES,
     maxWindowBytes: options.maxWindowBytes,
     stall: { firstByteMs: Math.max(10_000, options.stallMs), betweenBytesMs: options.stallMs },

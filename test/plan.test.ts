@@ -11,7 +11,7 @@ import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, typ
 const KIB = 1024
 const MIB = 1024 * KIB
 const SIZE = 64 * MIB
-const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB }
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
@@ -47,7 +47,16 @@ test('what follows the first pieces of a seek comes in doubled ones, then in chu
   }
   assert.equal(lengthAfter(13 * KIB), 13 * KIB)
   assert.equal(lengthAfter(8 * 13 * KIB), 26 * KIB)
-  assert.ok(lengthAfter(320 * KIB) >= 64 * KIB)
+  assert.equal(lengthAfter(8 * 39 * KIB), 52 * KIB)
+  assert.ok(lengthAfter(800 * KIB) >= 128 * KIB)
+})
+
+test('a piece of a seek waits for a connection, not for a handshake; the byte that is waited for does not', () => {
+  const started = (limits: Partial<PlanLimits>): number =>
+    starts(plan(state({ readers: [reader(10 * MIB)], limits: { ...LIMITS, ...limits } }))).length
+  assert.equal(started({ readyConnections: 5, connectingConnections: 3 }), 5)
+  assert.equal(started({ readyConnections: 0, connectingConnections: 8 }), 1)
+  assert.equal(started({ readyConnections: 0, connectingConnections: 0 }), 8, 'nothing is under way: each makes its own')
 })
 
 test('a seek takes the connections of the old position', () => {
@@ -106,6 +115,8 @@ const aState = fc
     inFlight: fc.array(aRange, { maxLength: 10 }),
     maxFetches: fc.integer({ min: 1, max: 16 }),
     yieldCount: fc.oneof(fc.constant(0), fc.nat(4)),
+    readyConnections: fc.nat(16),
+    connectingConnections: fc.nat(16),
   })
   .map((facts): PlanState => {
     const arrived = RangeSet.of(...facts.arrived)
@@ -121,7 +132,14 @@ const aState = fc
       arrived,
       inFlight,
       readers: facts.readers.map((r, id) => ({ ...r, id, windowEnd: Math.min(r.position + r.windowBytes, SIZE) })),
-      limits: { ...LIMITS, maxFetches: facts.maxFetches, yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)), maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)) },
+      limits: {
+        ...LIMITS,
+        maxFetches: facts.maxFetches,
+        yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)),
+        maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)),
+        readyConnections: facts.readyConnections,
+        connectingConnections: facts.connectingConnections,
+      },
     }
   })
 

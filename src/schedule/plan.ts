@@ -6,7 +6,9 @@
  *
  * - A fetch that serves no window is cancelled, unless so little is left of it that its connection is worth more.
  * - What a reader needs to go on (after a seek: its first bytes) comes first, in small pieces over all connections: TCP's
- *   first window is 14 KB, so 13 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four.
+ *   first window is 14 KB, so 13 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four. A
+ *   piece that would have to wait for a handshake waits for a connection that gets free: that is as soon, and its window
+ *   is open then.
  * - Readahead takes few connections in bounded pieces, so that the others stay free for the next seek and the
  *   bottleneck's queue stays short; nearer bytes come before farther ones, over all readers alike.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
@@ -42,6 +44,11 @@ export interface PlanLimits {
   /** Of which readahead and filling may have so many. */
   readonly maxReadahead: number
   readonly readaheadPieceBytes: number
+  /** Connections that could carry a request at once, and those that still shake hands. */
+  readonly readyConnections: number
+  readonly connectingConnections: number
+  /** What a full link holds: more than that is not urgent at a time. */
+  readonly bandwidthDelayBytes: number
   /** A fetch without a reader is drained, not cancelled, when no more than this is left of it. */
   readonly drainBytes: number
 }
@@ -65,10 +72,11 @@ const SEEK_BYTES = 1024 * 1024
 /**
  * While it seeks, what is next is urgent, and striped over all connections: first a piece for each that fits TCP's
  * initial window (RFC 6928: 10 segments of 1448 bytes, less the head of the answer), so that it arrives in one round trip
- * also on a connection that idled; then one each that fits the doubled window.
+ * also on a connection that idled; then one each that fits the doubled window; and again.
  */
-const FIRST_PIECE_BYTES = 13 * 1024
-const SECOND_PIECE_BYTES = 26 * 1024
+const STRIPE_BYTES = [13 * 1024, 26 * 1024, 52 * 1024] as const
+/** Stripes that are urgent on any link; the last one only where the link holds it. */
+const URGENT_STRIPES_BYTES = STRIPE_BYTES[0] + STRIPE_BYTES[1]
 /** And what follows while it seeks: small, because the next seek may come any moment; a part of the run so far. */
 const MIN_FOLLOWING_BYTES = 64 * 1024
 const FOLLOWING_SHARE_OF_RUN = 1 / 4
@@ -98,9 +106,11 @@ export function plan(state: PlanState): Action[] {
   }
   let readahead = running.filter((fetch) => fetch.need >= NEED.readahead).length
   let free = limits.maxFetches - running.length
+  let ready = limits.readyConnections
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && readahead >= limits.maxReadahead) break
+    if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections > 0) break
     if (free <= 0) {
       const victim = victimFor(piece, running, limits)
       if (victim === undefined) break
@@ -110,6 +120,7 @@ export function plan(state: PlanState): Action[] {
     }
     if (!isUrgent) readahead++
     free--
+    ready--
     actions.push({ type: 'fetch', start: piece.start, end: piece.end, isUrgent })
   }
   return actions
@@ -136,8 +147,9 @@ function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits
 }
 
 /** Ahead of a seeking reader, what is urgent. */
-function stripeBytes(limits: PlanLimits): number {
-  return (FIRST_PIECE_BYTES + SECOND_PIECE_BYTES) * limits.maxFetches
+function urgentBytes({ maxFetches, bandwidthDelayBytes }: PlanLimits): number {
+  const stripesBytes = maxFetches * (URGENT_STRIPES_BYTES + STRIPE_BYTES[2])
+  return Math.min(stripesBytes, Math.max(maxFetches * URGENT_STRIPES_BYTES, bandwidthDelayBytes))
 }
 
 function isSeeking(reader: PlanReader): boolean {
@@ -181,7 +193,7 @@ function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimi
 function needOf(reader: PlanReader, distanceBytes: number, limits: PlanLimits): number {
   if (reader.kind === 'fill') return NEED.fill
   if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
-  return isSeeking(reader) && distanceBytes < stripeBytes(limits) ? NEED.seek : NEED.readahead
+  return isSeeking(reader) && distanceBytes < urgentBytes(limits) ? NEED.seek : NEED.readahead
 }
 
 /** What of a reader's window has neither arrived nor is under way, ascending. */
@@ -202,9 +214,12 @@ function without(hole: Range, range: Range): Range[] {
 function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
   if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
   const sinceSeekBytes = reader.consumedBytes + start - reader.position
-  if (sinceSeekBytes < FIRST_PIECE_BYTES * limits.maxFetches) return FIRST_PIECE_BYTES
-  if (sinceSeekBytes < stripeBytes(limits)) return SECOND_PIECE_BYTES
-  const followingBytes = Math.max(MIN_FOLLOWING_BYTES, reader.consumedBytes * FOLLOWING_SHARE_OF_RUN)
+  let stripesBytes = 0
+  for (const stripeBytes of STRIPE_BYTES) {
+    stripesBytes += stripeBytes * limits.maxFetches
+    if (sinceSeekBytes < stripesBytes) return stripeBytes
+  }
+  const followingBytes = Math.max(MIN_FOLLOWING_BYTES, sinceSeekBytes * FOLLOWING_SHARE_OF_RUN)
   return alignedLength(start, Math.min(followingBytes, limits.readaheadPieceBytes))
 }
 

@@ -21,7 +21,6 @@ import { Reader, type ReaderOptions } from './reader.ts'
 
 export interface ScheduleLimits {
   readonly maxFetches: number
-  readonly maxReadahead: number
   readonly initialWindowBytes: number
   readonly maxWindowBytes: number
   readonly stall: StallLimits
@@ -33,14 +32,9 @@ const WINDOW_SHARE_OF_BUDGET = 0.25
 const MIN_WINDOW_BYTES = 1024 * 1024
 /** While the disk fails, readahead must fit the memory that stands in for it. */
 const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
-/** Pieces of readahead: below it a request's own cost counts, above it a cancelled one costs too much. */
-const MIN_READAHEAD_PIECE_BYTES = 128 * 1024
-const MAX_READAHEAD_PIECE_BYTES = 4 * 1024 * 1024
-/** On shorter round trips the requests' own cost counts: pieces are as large as for this one. */
-const MIN_PIECE_RTT_MS = 20
 /** Draining so much is always cheaper than a new connection; more than the other never is. */
 const MIN_DRAIN_BYTES = 64 * 1024
-const MAX_DRAIN_BYTES = 256 * 1024
+const MAX_DRAIN_BYTES = 512 * 1024
 /** Also what is tried again at once is a new try. */
 const MIN_RETRY_MS = 1
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
@@ -236,10 +230,16 @@ export class Scheduler {
   #performPlan(): void {
     for (const reader of this.#readers) reader.refreshWindow()
     for (const action of this.#makePlan()) this.#perform(action)
+    const { path } = this.#parts.source
+    path.onReadahead(this.#inFlight.size >= path.readahead(this.#maxFetches).connections)
+  }
+
+  get #maxFetches(): number {
+    return Math.min(this.#parts.limits.maxFetches, this.#parts.source.connections.limit)
   }
 
   #makePlan(): SequentialAction[] {
-    const { limits, store } = this.#parts
+    const { store } = this.#parts
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
     const readers: PlanReader[] = this.#inTurn().map((reader) => reader.facts(waiting.has(reader)))
     const inFlight = [...this.#inFlight.values()]
@@ -249,7 +249,7 @@ export class Scheduler {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
-    return plan({ ...facts, limits: this.#planLimits(limits) }).filter((action) => this.#isAllowed(action))
+    return plan({ ...facts, limits: this.#planLimits() }).filter((action) => this.#isAllowed(action))
   }
 
   /** The newest demand goes first, but nobody is passed over for long: with few connections the others could take them for ever. */
@@ -268,20 +268,24 @@ export class Scheduler {
 
   /**
    * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
-   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s.
+   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a connection still has to
+   * bring is on its way already when it is no more than its share of what is under way.
    */
-  #planLimits(limits: ScheduleLimits): PlanLimits {
-    const { limit, yieldCount } = this.#parts.source.connections
-    const maxFetches = Math.min(limits.maxFetches, limit)
-    const maxReadahead = Math.max(1, Math.min(limits.maxReadahead, maxFetches - 1))
-    const bandwidthDelayBytes = this.#parts.source.path.bandwidthDelayBytes(MIN_PIECE_RTT_MS)
-    const pieceBytes = bandwidthDelayBytes / Math.max(1, maxReadahead - 1)
+  #planLimits(): PlanLimits {
+    const { path, connections: now } = this.#parts.source
+    const { yieldCount } = now
+    const { bandwidthDelayBytes } = path
+    const maxFetches = this.#maxFetches
+    const { connections: maxReadahead, pieceBytes } = path.readahead(maxFetches)
     return {
       maxFetches,
       yieldCount,
       maxReadahead,
-      readaheadPieceBytes: Math.min(Math.max(MIN_READAHEAD_PIECE_BYTES, pieceBytes), MAX_READAHEAD_PIECE_BYTES),
-      drainBytes: Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / 4), MAX_DRAIN_BYTES),
+      readaheadPieceBytes: pieceBytes,
+      readyConnections: now.readyCount,
+      connectingConnections: now.connectingCount,
+      bandwidthDelayBytes,
+      drainBytes: Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / maxReadahead), MAX_DRAIN_BYTES),
     }
   }
 
@@ -294,7 +298,7 @@ export class Scheduler {
   }
 
   #perform(action: SequentialAction): void {
-    if (action.type === 'fetch') return this.#start(action.start, action.end)
+    if (action.type === 'fetch') return this.#start(action)
     const fetch = this.#inFlight.get(action.fetchId)
     if (action.type === 'drain') fetch?.drain()
     else if (action.type === 'pause') fetch?.pause()
@@ -302,17 +306,19 @@ export class Scheduler {
     else if (fetch !== undefined) this.#drop(fetch, 'cancelled')
   }
 
-  #start(start: number, end: number): void {
-    const { validator, limits } = this.#parts
+  #start({ start, end, isUrgent }: Range & { readonly isUrgent: boolean }): void {
+    const { validator, limits, source } = this.#parts
     const known = { sizeBytes: this.generation.sizeBytes, validator }
+    if (isUrgent) source.path.onUrgentFetch()
+    const wasReady = source.connections.readyCount > 0
     const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#failedTries, MAX_FIRST_BYTE_MS)
-    const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events())
+    const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events(wasReady))
     this.#inFlight.set(fetch.id, fetch)
   }
 
   /** Takes over the request that opened the resource: the first fetch. */
   adopt(fetch: InFlight): void {
-    fetch.adopt(this.#events())
+    fetch.adopt(this.#events(false))
     this.#inFlight.set(fetch.id, fetch)
   }
 
@@ -325,10 +331,13 @@ export class Scheduler {
 
   // ---- what fetches tell
 
-  #events(): InFlightEvents {
+  #events(wasReady: boolean): InFlightEvents {
     return {
       onHead: () => this.requestPlan(), // the origin may send less than was asked for, lawfully
-      onBytes: (fetch, position, bytes, isFirst) => this.#onBytes(fetch, position, bytes, isFirst),
+      onBytes: (fetch, position, bytes, isFirst) => {
+        if (isFirst) this.#onFirstByte(this.nowMs - fetch.startedMs, wasReady)
+        this.#onBytes(position, bytes)
+      },
       onEnd: (fetch, error) => this.#onEnd(fetch, error),
       onStall: (fetch) => this.#onStall(fetch),
     }
@@ -344,13 +353,15 @@ export class Scheduler {
     this.requestPlan()
   }
 
-  #onBytes(fetch: InFlight, position: number, bytes: Buffer, isFirst: boolean): void {
+  #onFirstByte(durationMs: number, wasReady: boolean): void {
+    this.#parts.source.path.onFirstByte(durationMs, wasReady)
+    this.#parts.telemetry.firstByteSeconds.observe(durationMs / 1000)
+  }
+
+  #onBytes(position: number, bytes: Buffer): void {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
-    const { nowMs } = this
-    if (isFirst) this.#parts.source.path.onFirstByte(nowMs - fetch.startedMs)
-    this.#parts.source.path.onBytes(bytes.length, nowMs)
-    if (isFirst) telemetry.firstByteSeconds.observe((nowMs - fetch.startedMs) / 1000)
+    this.#parts.source.path.onBytes(bytes.length, this.nowMs)
     if (this.#failedTries > 0 || this.#lastError !== undefined) {
       this.#failedTries = 0
       this.#lastError = undefined
