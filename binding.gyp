@@ -4,8 +4,6 @@
 {
   'variables': {
     'has_gstreamer%': '<!(pkg-config --exists gstreamer-app-1.0 && echo 1 || echo 0)',
-    # ASan and UBSan: node-gyp rebuild -- -Dsanitize=1
-    'sanitize%': 0,
   },
   'target_defaults': {
     'defines': [
@@ -26,12 +24,6 @@
       'MACOSX_DEPLOYMENT_TARGET': '11.0',
       'OTHER_CFLAGS': [ '<!@(pkg-config --cflags nlohmann_json 2>/dev/null || true)' ],
     },
-    'conditions': [
-      [ 'sanitize==1', {
-        'cflags': [ '-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-g' ],
-        'ldflags': [ '-fsanitize=address,undefined' ],
-      }],
-    ],
   },
   'targets': [
     {
@@ -40,6 +32,7 @@
       'sources': [
         'native/client/cache-reader.cc',
         'native/client/connection.cc',
+        'native/client/framer.cc',
         'native/client/host-launch.cc',
         'native/client/host-link.cc',
         'native/client/host-place.cc',
@@ -56,6 +49,18 @@
       'type': 'executable',
       'dependencies': [ 'seekcache_client' ],
       'sources': [ 'test/native/client-test.cc' ],
+    },
+    {
+      'target_name': 'client-hammer',
+      'type': 'executable',
+      'dependencies': [ 'seekcache_client' ],
+      'sources': [ 'test/native/client-hammer.cc' ],
+    },
+    {
+      'target_name': 'protocol-fuzz',
+      'type': 'executable',
+      'dependencies': [ 'seekcache_client' ],
+      'sources': [ 'test/native/protocol-fuzz.cc' ],
     },
     {
       'target_name': 'client-read',

@@ -8,7 +8,7 @@
  */
 
 import type { Generation } from './cache/generation.ts'
-import type { ResourceRecord } from './cache/index-db.ts'
+import type { ResourceRecord } from './cache/records.ts'
 import { newGenerationId } from './cache/layout.ts'
 import type { Store } from './cache/store.ts'
 import { CHUNK_BYTES, type Range } from './bytes/ranges.ts'

@@ -16,7 +16,8 @@ namespace {
 
 // Unsent notes beyond this are dropped: the host has stopped reading, and old positions are of no use to it.
 constexpr std::size_t kMaxPendingBytes = protocol::kMaxClientLineBytes;
-constexpr std::size_t kReceiveBytes = 64 * 1024;
+// On the stack of a thread that is not ours.
+constexpr std::size_t kReceiveBytes = 16 * 1024;
 
 #ifdef MSG_NOSIGNAL
 constexpr int kSendFlags = MSG_NOSIGNAL;
@@ -115,27 +116,30 @@ Result<Reply> Connection::request(int64_t id, std::string line, Wait &wait) {
 void Connection::note(std::string line) {
   if (isLost() || outgoing_.size() + line.size() > kMaxPendingBytes) return;
   outgoing_ += line;
-  if (!flushSome()) lose(code::kHostUnavailable, {});
+  flushSome();
 }
 
-// False if the host has closed the connection.
-bool Connection::flushSome() {
+// Where the host has closed the connection, nothing more is sent, but what it said before is still there to be read, and
+// may say why. The end of the connection is found behind it.
+void Connection::flushSome() {
   while (!outgoing_.empty()) {
     ssize_t sent = send(fd_, outgoing_.data(), outgoing_.size(), kSendFlags);
     if (sent > 0) {
       outgoing_.erase(0, static_cast<std::size_t>(sent));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      return;
     } else if (errno != EINTR) {
-      return errno == EAGAIN || errno == EWOULDBLOCK;
+      outgoing_.clear();
     }
   }
-  return true;
 }
 
 Result<Reply> Connection::receive(Wait &wait) {
   for (;;) {
-    if (!flushSome()) return lose(code::kHostUnavailable, "the seekcache host has gone");
-    Result<std::optional<Reply>> reply = takeReply();
-    if (!reply) return std::move(reply.error());
+    flushSome();
+    // A part of a message stays in incoming_ for the next call, so a cancelled wait loses nothing.
+    Result<std::optional<Reply>> reply = incoming_.next();
+    if (!reply) return lose(reply.error().code, reply.error().message);
     if (*reply) return std::move(**reply);
     short events = outgoing_.empty() ? POLLIN : POLLIN | POLLOUT;
     Polled polled = pollFor(fd_, events, wait);
@@ -144,36 +148,14 @@ Result<Reply> Connection::receive(Wait &wait) {
   }
 }
 
-// The next whole message with its raw bytes, if all of it has arrived. A part stays in incoming_ for the next call, so a
-// cancelled wait loses nothing.
-Result<std::optional<Reply>> Connection::takeReply() {
-  std::size_t end = incoming_.find('\n', searched_);
-  if (end == std::string::npos) {
-    searched_ = incoming_.size();
-    if (searched_ > protocol::kMaxHostLineBytes) return lose(code::kProtocol, "the host sent a line of over 1 MiB");
-    return std::optional<Reply>();
-  }
-  auto answer = protocol::parse(std::string_view(incoming_).substr(0, end));
-  if (!answer) return lose(code::kProtocol, "the host sent a line that is no message of the control protocol");
-  std::size_t rawBytes = 0;
-  if (auto *data = std::get_if<protocol::Data>(&answer->body)) rawBytes = data->lengthBytes;
-  if (incoming_.size() - end - 1 < rawBytes) {
-    searched_ = end;
-    return std::optional<Reply>();
-  }
-  Reply reply{std::move(*answer), incoming_.substr(end + 1, rawBytes)};
-  incoming_.erase(0, end + 1 + rawBytes);
-  searched_ = 0;
-  return std::optional<Reply>(std::move(reply));
-}
-
 std::optional<Error> Connection::readSome() {
-  std::size_t before = incoming_.size();
-  incoming_.resize(before + kReceiveBytes);
-  ssize_t got = recv(fd_, incoming_.data() + before, kReceiveBytes, 0);
-  int cause = errno;
-  incoming_.resize(before + (got > 0 ? static_cast<std::size_t>(got) : 0));
-  if (got > 0 || (got < 0 && (cause == EAGAIN || cause == EWOULDBLOCK || cause == EINTR))) return std::nullopt;
+  char piece[kReceiveBytes];
+  ssize_t got = recv(fd_, piece, sizeof piece, 0);
+  if (got > 0) {
+    incoming_.push({piece, static_cast<std::size_t>(got)});
+    return std::nullopt;
+  }
+  if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return std::nullopt;
   return lose(code::kHostUnavailable, "the seekcache host has gone");
 }
 
@@ -181,8 +163,7 @@ Error Connection::lose(std::string_view code, std::string message) {
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
   outgoing_.clear();
-  incoming_.clear();
-  searched_ = 0;
+  incoming_ = {};
   return makeError(code, std::move(message));
 }
 

@@ -13,17 +13,12 @@
 #include <string>
 #include <string_view>
 
+#include "framer.h"
 #include "protocol.h"
 #include "result.h"
 #include "wait.h"
 
 namespace seekcache {
-
-struct Reply {
-  protocol::Answer answer;
-  // The raw bytes of a `data`, else empty.
-  std::string raw;
-};
 
 class Connection {
  public:
@@ -51,18 +46,15 @@ class Connection {
   explicit Connection(int fd) : fd_(fd) {}
 
   Status sayHello(std::string_view client, Wait &wait);
-  bool flushSome();
+  void flushSome();
   Result<Reply> receive(Wait &wait);
-  Result<std::optional<Reply>> takeReply();
   std::optional<Error> readSome();
   Error lose(std::string_view code, std::string message);
 
   int fd_;
   int64_t lastId_ = 0;
   std::string outgoing_;
-  std::string incoming_;
-  // Bytes of incoming_ that are known to hold no newline, so that a long line is searched once.
-  std::size_t searched_ = 0;
+  Framer incoming_;
 };
 
 }  // namespace seekcache

@@ -7,6 +7,7 @@
 
 import type { Extent } from './extent.ts'
 import type { IndexChange, IndexDb } from './index-db.ts'
+import { isUnusable, stampOf } from './extent-check.ts'
 import type { OpenFiles } from './open-files.ts'
 
 /** Commits are grouped for so long: it bounds what a kill loses, and LMDB's cost (14 commits against 324: no difference). */
@@ -20,6 +21,7 @@ export interface CommitParts {
   readonly syncData: boolean
   /** Whether the extent is still the one of its place: an evicted one must not come back. */
   readonly isCurrent: (extent: Extent) => boolean
+  readonly onCommitted: () => void
   readonly onFailure: (error: NodeJS.ErrnoException) => void
 }
 
@@ -48,11 +50,10 @@ export class CommitQueue {
     await this.#enqueue(() => Promise.resolve(changes))
   }
 
-  /** Commits what is marked, and resolves when all is on the disk. */
-  async close(): Promise<void> {
+  /** Commits what is marked; what a failed commit left is tried again with it. */
+  async commitMarked(): Promise<void> {
     this.#commitDirty()
     await this.#last
-    await this.#parts.index.flush()
   }
 
   /** The written state of every marked extent, in one transaction. What is written meanwhile goes into the next. */
@@ -62,25 +63,39 @@ export class CommitQueue {
     const extents = [...this.#dirty]
     this.#dirty.clear()
     if (extents.length === 0) return
-    const { syncData, files, isCurrent, bootId } = this.#parts
+    const { isCurrent, bootId } = this.#parts
     const onFailure = (): void => {
-      for (const extent of extents) this.#dirty.add(extent) // the next group takes them along
+      for (const extent of extents) if (isCurrent(extent)) this.#dirty.add(extent) // the next group takes them along
     }
     void this.#enqueue(async () => {
-      if (syncData) await Promise.all(extents.map((extent) => files.sync(extent.path)))
+      await Promise.all(extents.filter(isCurrent).map((extent) => this.#settleFile(extent)))
       return extents
         .filter(isCurrent)
         .map((extent) => ({ key: extent.key, record: extent.isEmpty ? undefined : extent.toRecord(bootId) }))
     }, onFailure)
   }
 
+  /** After a failed sync the system takes the lost pages for clean: what they held is believed only by its checksum. */
+  async #settleFile(extent: Extent): Promise<void> {
+    const { syncData, files } = this.#parts
+    if (syncData) {
+      await files.sync(extent.path).catch((error: unknown) => {
+        extent.distrust()
+        if (!isUnusable(error)) throw error // a file that vanished costs the others nothing: its next use finds out
+      })
+    }
+    extent.stamp = await files.stat(extent.path).then(stampOf, () => undefined)
+  }
+
   #enqueue(changes: () => Promise<readonly IndexChange[]>, onFailure?: () => void): Promise<void> {
+    const { index, onCommitted, onFailure: tell } = this.#parts
     this.#last = this.#last.then(async () => {
       try {
-        await this.#parts.index.commit(await changes())
+        await index.commit(await changes())
+        onCommitted()
       } catch (error) {
         onFailure?.()
-        this.#parts.onFailure(error as NodeJS.ErrnoException)
+        tell(error as NodeJS.ErrnoException)
       }
     })
     return this.#last

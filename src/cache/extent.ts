@@ -6,7 +6,7 @@
  */
 
 import { CHUNK_BYTES, CHUNKS_PER_EXTENT, EXTENT_BYTES, type Range } from '../bytes/ranges.ts'
-import type { ExtentKey, ExtentRecord } from './index-db.ts'
+import type { ExtentKey, ExtentRecord } from './records.ts'
 
 export class Extent {
   readonly key: ExtentKey
@@ -22,10 +22,14 @@ export class Extent {
   #unverifiedCount = 0
   #bootId: string
   #allocatedCount = 0
+  /** What its file takes beyond the chunks that are known: written by a host that was killed before it committed. */
+  #surplusBytes = 0
   lastUsedMs: number
   isFileCreated: boolean
-  /** Whether this process has seen that the file is as long as its chunks need. */
-  isLengthChecked = false
+  /** The file as it was when last committed (`stampOf`). */
+  stamp: string | undefined
+  /** Whether this process has compared the file with its stamp. */
+  isFileChecked = false
   /** Running writes; an extent with one is not evicted. */
   pendingWrites = 0
 
@@ -40,6 +44,7 @@ export class Extent {
 
   static fromRecord(key: ExtentKey, record: ExtentRecord, path: string, bootId: string): Extent {
     const extent = new Extent(key, record.fileName, path, record.bootId, record.lastUsedMs, true)
+    extent.stamp = record.stamp
     extent.#presence.set(record.presence)
     extent.#allocated.set(record.presence)
     const crcs = new DataView(record.crcs.buffer, record.crcs.byteOffset, record.crcs.byteLength)
@@ -64,6 +69,7 @@ export class Extent {
       presence: this.#presence.slice(),
       crcs,
       bootId: this.#bootId,
+      stamp: this.stamp,
       lastUsedMs: this.lastUsedMs,
     }
   }
@@ -76,9 +82,14 @@ export class Extent {
     return { start: this.start, end: this.start + EXTENT_BYTES }
   }
 
-  /** What its file takes on the disk, rounded up to chunks. */
+  /** What its file takes on the disk, rounded up to chunks; never less. */
   get lengthBytes(): number {
-    return this.#allocatedCount * CHUNK_BYTES
+    return Math.min(this.#allocatedCount * CHUNK_BYTES + this.#surplusBytes, EXTENT_BYTES)
+  }
+
+  /** What the file system says that it takes. */
+  set diskBytes(diskBytes: number) {
+    this.#surplusBytes = Math.max(0, diskBytes - this.#allocatedCount * CHUNK_BYTES)
   }
 
   get isEmpty(): boolean {
@@ -103,25 +114,21 @@ export class Extent {
     this.#unverifiedCount--
   }
 
-  /** Its file is not what was written: every chunk is compared with its checksum before it is used again. */
+  /** Its file is not what was written: every chunk is compared with its checksum before it is used again, by later hosts too. */
   distrust(): void {
+    this.#bootId = ''
     this.#unverified.set(this.#presence)
     this.#unverifiedCount = this.#presence.reduce((sum, byte) => sum + popCount(byte), 0)
   }
 
-  /** How long its file must be if its last chunk is a whole one; the resource's last chunk may be shorter. */
-  get lengthInFile(): number {
-    let end = CHUNKS_PER_EXTENT
-    while (end > 0 && !this.has(end - 1)) end--
-    return end * CHUNK_BYTES
+  isAllocated(chunk: number): boolean {
+    return getBit(this.#allocated, chunk)
   }
 
-  /** @returns whether the chunk took no disk before */
-  markAllocated(chunk: number): boolean {
-    if (getBit(this.#allocated, chunk)) return false
+  markAllocated(chunk: number): void {
+    if (getBit(this.#allocated, chunk)) return
     setBit(this.#allocated, chunk, true)
     this.#allocatedCount++
-    return true
   }
 
   markWritten(chunk: number, crc: number): void {

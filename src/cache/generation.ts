@@ -23,7 +23,7 @@ import {
   type Range,
 } from '../bytes/ranges.ts'
 import type { Extent } from './extent.ts'
-import type { PartialRecord } from './index-db.ts'
+import { partialCrc, type PartialRecord } from './records.ts'
 import type { Store } from './store.ts'
 
 /** Partly received chunks that are kept; 16 MiB. The oldest is dropped beyond, and fetched again if it is wanted. */
@@ -84,7 +84,7 @@ export class Generation {
 
   #restore({ chunk, ranges, bytes, crc }: PartialRecord): void {
     const buffer = Buffer.from(bytes)
-    if (crc32(buffer) !== crc) return
+    if (partialCrc(this.id, chunk, ranges, buffer) !== crc) return
     let at = 0
     for (const [start, end] of ranges) {
       this.write(chunk * CHUNK_BYTES + start, buffer.subarray(at, at + end - start))
@@ -97,7 +97,8 @@ export class Generation {
     const newest = [...this.#partials].slice(-MAX_SAVED_PARTIAL_CHUNKS)
     return newest.map(([chunk, { buffer, received }]) => {
       const bytes = Buffer.concat([...received].map(({ start, end }) => buffer.subarray(start, end)))
-      return { chunk, ranges: [...received].map(({ start, end }) => [start, end] as const), bytes, crc: crc32(bytes) }
+      const ranges = [...received].map(({ start, end }) => [start, end] as const)
+      return { chunk, ranges, bytes, crc: partialCrc(this.id, chunk, ranges, bytes) }
     })
   }
 
@@ -320,6 +321,8 @@ export class Generation {
     const first = chunkIndexAt(position) % CHUNKS_PER_EXTENT
     if (extent === undefined || !extent.has(first)) return 'gone'
     this.#store.touch(extent)
+    if (!extent.isFileChecked && !(await this.#store.checkExtent(extent))) return 'lost'
+    if (!extent.has(first)) return 'gone'
     let last = Math.min(extent.endOfRun(first), Math.ceil((position + maxBytes - extent.start) / CHUNK_BYTES))
     for (let chunk = first; chunk < last; chunk++) {
       if (!extent.isUnverified(chunk) && !(chunk === first && this.#store.isCheckDue())) continue
@@ -354,7 +357,7 @@ export class Generation {
   async inspect(path: string, position: number): Promise<'intact' | 'lost'> {
     const extent = this.#extents.get(extentIndexAt(position))
     if (extent === undefined || extent.path !== path) return 'lost' // told of an extent that was evicted since
-    if (!(await this.#store.confirmFile(extent))) return 'lost'
+    if (!(await this.#store.checkExtent(extent))) return 'lost'
     const chunk = chunkIndexAt(position) % CHUNKS_PER_EXTENT
     if (!extent.has(chunk) || (await this.#isIntact(extent, chunk))) return 'intact'
     if (this.#extents.get(extent.key.index) === extent) this.#lose(extent, chunk)

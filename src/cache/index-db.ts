@@ -1,56 +1,26 @@
 /**
  * The index: what the cache durably knows, in LMDB. This process alone opens it (native readers ask the host).
  *
- * One record per extent (presence bitmap and a CRC-32 per chunk, 1.1 KB), never one per chunk: 1 M chunks scan in 20 ms this
- * way, in 613 ms the other. Nothing here waits for a disk flush but `flush`; order of data and index is the store's.
+ * One record per extent (presence bitmap and a CRC-32 per chunk, 1.2 KB), never one per chunk: 1 M chunks scan in 20 ms this
+ * way, in 613 ms the other. A record whose seal does not fit it is none. Transactions run one after another. Nothing here
+ * waits for a disk flush but `flush`; order of data and index is the store's.
  */
 
 import { randomBytes } from 'node:crypto'
 import { open, type Database, type RootDatabase } from 'lmdb'
 
-import { SeekCacheError } from '../errors.ts'
-
-export interface ResourceRecord {
-  /** The URL without query string and credentials, for `ls`. */
-  readonly displayUrl: string
-  readonly fileName: string
-  readonly generation: string
-  readonly sizeBytes: number
-  readonly contentType: string | undefined
-  readonly etag: string | undefined
-  readonly lastModified: string | undefined
-  /** Whether the origin answered a range request with 206. */
-  readonly isRangeable: boolean
-  /** Until then (ms since the epoch) it is used without asking the origin first (RFC 9111 §4.2). */
-  readonly freshUntilMs: number
-  readonly lastUsedMs: number
-}
-
-export interface ExtentRecord {
-  readonly fileName: string
-  /** Bit i (LSB first) says that chunk i of the extent is complete in the file. */
-  readonly presence: Uint8Array
-  /** CRC-32 of each present chunk, little endian. */
-  readonly crcs: Uint8Array
-  /** The boot in which all these chunks were written or verified. */
-  readonly bootId: string
-  readonly lastUsedMs: number
-}
-
-/** The received parts of a chunk that was not complete when its resource was closed. */
-export interface PartialRecord {
-  readonly chunk: number
-  /** Within the chunk: `[[start, end), …]`. */
-  readonly ranges: readonly (readonly [number, number])[]
-  /** The bytes of the ranges, one after another. */
-  readonly bytes: Uint8Array
-  readonly crc: number
-}
-
-export interface ExtentKey {
-  readonly generation: string
-  readonly index: number
-}
+import { unwritable } from './layout.ts'
+import {
+  openExtent,
+  openResource,
+  sealExtent,
+  sealResource,
+  type ExtentKey,
+  type ExtentRecord,
+  type PartialRecord,
+  type ResourceRecord,
+  type Sealed,
+} from './records.ts'
 
 export interface IndexChange {
   readonly key: ExtentKey
@@ -58,53 +28,87 @@ export interface IndexChange {
   readonly record: ExtentRecord | undefined
 }
 
+/** What LMDB, or the decoding of its records, says of a damaged file. */
+export class IndexUnreadable extends Error {}
+
+/** All that an index holds. */
+export interface IndexContent {
+  readonly salt: Uint8Array | undefined
+  readonly resources: readonly (readonly [string, ResourceRecord])[]
+  readonly extents: readonly (readonly [ExtentKey, ExtentRecord])[]
+  /** Records that were not what was written. */
+  readonly damagedRecords: number
+}
+
+const SALT_BYTES = 16
+
 export class IndexDb {
   readonly #root: RootDatabase
-  readonly #resources: Database<ResourceRecord, string>
-  readonly #extents: Database<ExtentRecord, [string, number]>
+  readonly #resources: Database<Sealed<ResourceRecord>, string>
+  readonly #extents: Database<Sealed<ExtentRecord>, [string, number]>
   readonly #partials: Database<readonly PartialRecord[], string>
-  /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. */
-  readonly salt: Buffer
+  /** Ends when the transactions so far have. */
+  #turn: Promise<void> = Promise.resolve()
+  #hasFailed = false
+  #damagedRecords = 0
 
-  /** @throws ERR_SEEKCACHE_CACHE_FORMAT when LMDB cannot open it */
-  constructor(dir: string) {
+  /** @throws IndexUnreadable when LMDB finds it damaged, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
+  static async open(dir: string): Promise<IndexDb> {
+    let root: RootDatabase | undefined
     try {
-      this.#root = open({ path: dir, name: 'meta', maxDbs: 4 })
-      this.#resources = this.#root.openDB({ name: 'resources' })
-      this.#extents = this.#root.openDB({ name: 'extents' })
-      this.#partials = this.#root.openDB({ name: 'partials' })
-    } catch (cause) {
-      throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', `the index in ${dir} cannot be opened`, { cause })
+      // A batch of lmdb-js has a promise that nobody can reach: a full disk would end the process by its rejection.
+      root = open({ path: dir, name: 'meta', maxDbs: 4, eventTurnBatching: false })
+      return new IndexDb(root)
+    } catch (error) {
+      await root?.close()
+      throw translated(dir, error)
     }
-    this.salt = this.#ensureSalt()
   }
 
-  #ensureSalt(): Buffer {
-    const known = this.#root.get('salt') as Buffer | undefined
-    if (known !== undefined) return Buffer.from(known)
-    const salt = randomBytes(16)
-    this.#root.putSync('salt', salt)
+  private constructor(root: RootDatabase) {
+    this.#root = root
+    this.#resources = root.openDB({ name: 'resources' })
+    this.#extents = root.openDB({ name: 'extents' })
+    this.#partials = root.openDB({ name: 'partials' })
+  }
+
+  /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. Made where there is none. */
+  ensureSalt(): Buffer {
+    const known = this.knownSalt
+    if (known?.length === SALT_BYTES) return Buffer.from(known)
+    const salt = randomBytes(SALT_BYTES)
+    this.#transact(() => void this.#root.put('salt', salt)).catch(() => {}) // on a full disk: what is cached now is not known again
     return salt
   }
 
   resource(key: string): ResourceRecord | undefined {
-    return this.#resources.get(key)
+    const stored = this.#resources.get(key)
+    return stored === undefined ? undefined : openResource(key, stored)
   }
 
   *resources(): Generator<[string, ResourceRecord]> {
-    for (const { key, value } of this.#resources.getRange()) yield [key, value]
+    for (const { key, value } of this.#resources.getRange()) {
+      const record = openResource(key, value)
+      if (record === undefined) this.#damagedRecords++
+      else yield [key, record]
+    }
   }
 
   async putResource(key: string, record: ResourceRecord): Promise<void> {
-    await committed(this.#resources.put(key, record))
+    await this.#transact(() => void this.#resources.put(key, sealResource(key, record)))
   }
 
   async removeResource(key: string): Promise<void> {
-    await committed(this.#resources.remove(key))
+    await this.#transact(() => void this.#resources.remove(key))
   }
 
   *extents(): Generator<[ExtentKey, ExtentRecord]> {
-    for (const { key, value } of this.#extents.getRange()) yield [{ generation: key[0], index: key[1] }, value]
+    for (const { key, value } of this.#extents.getRange()) {
+      const place = { generation: key[0], index: key[1] }
+      const record = openExtent(place, value)
+      if (record === undefined) this.#damagedRecords++
+      else yield [place, record]
+    }
   }
 
   partials(generation: string): readonly PartialRecord[] {
@@ -112,45 +116,78 @@ export class IndexDb {
   }
 
   async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
-    if (records.length > 0) await committed(this.#partials.put(generation, records))
-    else if (this.#partials.get(generation) !== undefined) await committed(this.#partials.remove(generation))
+    if (records.length === 0 && this.#partials.get(generation) === undefined) return
+    await this.#transact(() => void (records.length === 0 ? this.#partials.remove(generation) : this.#partials.put(generation, records)))
   }
 
   /** All changes in one transaction. */
   async commit(changes: readonly IndexChange[]): Promise<void> {
-    await committed(this.#root.transaction(() => {
+    if (changes.length === 0) return
+    await this.#transact(() => {
       for (const { key, record } of changes) {
         const place: [string, number] = [key.generation, key.index]
-        const change = record === undefined ? this.#extents.remove(place) : this.#extents.put(place, record)
-        committed(change).catch(() => {}) // the transaction fails with it, and tells
+        if (record === undefined) void this.#extents.remove(place)
+        else void this.#extents.put(place, sealExtent(key, record))
       }
-    }))
+    })
   }
 
-  /** Resolves when what was committed is on the disk. */
+  async #transact(change: () => void): Promise<void> {
+    const transaction = this.#turn.then(async () => {
+      try {
+        await this.#root.transaction(change)
+        this.#hasFailed = false
+      } catch (error) {
+        this.#hasFailed = true
+        ;(error as { readonly commitError?: Promise<never> }).commitError?.catch(() => {}) // the same failure once more
+        throw new Error('the index takes no more', { cause: error })
+      }
+    })
+    this.#turn = transaction.catch(() => {})
+    await transaction
+  }
+
+  // ---- as a whole
+
+  get knownSalt(): Uint8Array | undefined {
+    return this.#root.get('salt') as Uint8Array | undefined
+  }
+
+  /** Records that were not what was written, met so far. */
+  get damagedRecords(): number {
+    return this.#damagedRecords
+  }
+
+  /** Into a new index: what was saved of a damaged one. Its chunks are believed only by their checksums. */
+  async restore({ salt, resources, extents }: IndexContent): Promise<void> {
+    await this.#transact(() => {
+      if (salt !== undefined) void this.#root.put('salt', salt)
+      for (const [key, record] of resources) void this.#resources.put(key, sealResource(key, record))
+      for (const [key, record] of extents) {
+        void this.#extents.put([key.generation, key.index], sealExtent(key, { ...record, bootId: '' }))
+      }
+    })
+  }
+
+  /** Resolves when what was committed is on the disk; after a failed commit lmdb-js would never tell. */
   async flush(): Promise<void> {
-    await this.#root.flushed
+    await this.#turn
+    if (!this.#hasFailed) await this.#root.flushed
   }
 
-  async close(): Promise<void> {
+  /** @returns whether it could be closed: after a failed commit lmdb-js waits for a flush that never comes */
+  async close(): Promise<boolean> {
+    await this.#turn
+    if (this.#hasFailed) await this.#transact(() => void this.#root.remove('closing')).catch(() => {})
+    if (this.#hasFailed) return false
     await this.#root.close()
+    return true
   }
 }
 
-/**
- * lmdb-js tells a failed commit by several promises, not all of which its callers can reach: one that nobody handled says
- * only what the commit itself has told.
- */
-export function isFailedCommit(error: unknown): boolean {
-  return error instanceof Error && (error.message.startsWith('Commit failed') || (error as { code?: unknown }).code === 28)
-}
-
-/** A full disk fails a commit twice in lmdb-js: by its promise, and by one in the error that nobody else listens to. */
-async function committed<T>(change: Promise<T>): Promise<T> {
-  try {
-    return await change
-  } catch (error) {
-    ;(error as { readonly commitError?: Promise<never> }).commitError?.catch(() => {})
-    throw new Error('the index takes no more', { cause: error })
-  }
+/** LMDB's own errors have negative numbers, the system's have positive ones. */
+function translated(dir: string, error: unknown): Error {
+  const { code, message } = error as { readonly code?: unknown; readonly message: string }
+  if (typeof code === 'number' && code > 0) return unwritable(dir, error)
+  return new IndexUnreadable(message, { cause: error })
 }

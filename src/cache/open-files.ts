@@ -5,6 +5,7 @@
  * any size stays far below the process's descriptor limit.
  */
 
+import type { BigIntStats } from 'node:fs'
 import { constants, open, type FileHandle } from 'node:fs/promises'
 
 /** Far below the usual limit of 1024 descriptors, and enough for 16 readers on two extents each. */
@@ -52,6 +53,10 @@ export class OpenFiles {
     await this.#use(path, (handle) => handle.datasync())
   }
 
+  async stat(path: string): Promise<BigIntStats> {
+    return await this.#use(path, (handle) => handle.stat({ bigint: true }))
+  }
+
   /** Closes the file once its running operations are done; it must not be used under this path again. */
   async forget(path: string): Promise<void> {
     const file = this.#files.get(path)
@@ -65,7 +70,7 @@ export class OpenFiles {
   }
 
   async #use<T>(path: string, action: (handle: FileHandle) => Promise<T>, flags: number = EXISTING): Promise<T> {
-    const file = this.#files.get(path) ?? { handle: open(path, flags, 0o600), users: 0 }
+    const file = this.#files.get(path) ?? { handle: this.#open(path, flags), users: 0 }
     this.#files.delete(path)
     this.#files.set(path, file)
     file.users++
@@ -79,6 +84,24 @@ export class OpenFiles {
       file.users--
       if (file.users === 0 && this.#files.get(path) !== file) void closeQuietly(file)
     }
+  }
+
+  /** What other files of this process leave is enough: with no descriptor left, the idle ones here make way. */
+  async #open(path: string, flags: number): Promise<FileHandle> {
+    try {
+      return await open(path, flags, 0o600)
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'EROFS' && flags === EXISTING) return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+      if (code !== 'EMFILE' && code !== 'ENFILE') throw error
+      await this.#closeIdle()
+      return await open(path, flags, 0o600)
+    }
+  }
+
+  async #closeIdle(): Promise<void> {
+    const idle = [...this.#files].filter(([, file]) => file.users === 0)
+    await Promise.all(idle.map(([path]) => this.forget(path)))
   }
 
   #closeSurplus(): void {

@@ -9,19 +9,25 @@
  * costs the caching, not the bytes: they stay in bounded memory until the disk works again.
  */
 
-import { mkdir, readdir, rmdir, stat, statfs, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { mkdir, unlink } from 'node:fs/promises'
+import { dirname } from 'node:path'
 
 import { CHUNK_BYTES, intersect, type Range } from '../bytes/ranges.ts'
 import { currentBootId } from './boot-id.ts'
 import { CommitQueue } from './commit-queue.ts'
 import { lockDir, type DirLock } from './dir-lock.ts'
-import { victims, type EvictionCandidate } from './eviction.ts'
+import { DiskState } from './disk-state.ts'
+import type { EvictionCandidate } from './eviction.ts'
+import { checkFile, isUnusable } from './extent-check.ts'
 import { Extent } from './extent.ts'
 import { Generation } from './generation.ts'
-import { IndexDb, type ExtentKey, type IndexChange, type ResourceRecord } from './index-db.ts'
+import type { IndexChange, IndexContent, IndexDb } from './index-db.ts'
+import { closeIndex, openIndex } from './index-opening.ts'
 import { extentPath, layoutOf, newExtentFileName, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
+import type { ExtentKey, ResourceRecord } from './records.ts'
+import { removeOrphans } from './recovery.ts'
+import { Room } from './room.ts'
 
 /** Complete chunks that may wait for the disk before the fetches are told to pause. */
 const MAX_UNWRITTEN_BYTES = 16 * 1024 * 1024
@@ -60,6 +66,8 @@ export interface StoreStats {
 }
 
 export class Store {
+  /** Keys of resources are hashed with it. */
+  readonly salt: Buffer
   readonly #options: StoreOptions
   readonly #layout: Layout
   readonly #lock: DirLock
@@ -68,27 +76,32 @@ export class Store {
   readonly #files = new OpenFiles()
   readonly #extents = new Map<string, Map<number, Extent>>()
   readonly #open = new Map<string, { generation: Generation; users: number }>()
-
-  #usedBytes = 0
+  readonly #commits: CommitQueue
+  readonly #room: Room
+  readonly #disk: DiskState
+  /** Records that the failing disk did not take; committed when it works again. */
+  readonly #unsaved = new Map<string, ResourceRecord>()
+  readonly #memoryOnly = new Map<string, { generation: Generation; index: number }>()
   #unwrittenBytes = 0
   #congestionWaiters: (() => void)[] = []
-  readonly #commits: CommitQueue
-  #eviction: Promise<void> | undefined
-  #degraded: { readonly reason: string; readonly retryAtMs: number } | undefined
-  readonly #memoryOnly = new Map<string, { generation: Generation; index: number }>()
-  #evictedBytes = 0
   #damagedChunks = 0
   #isClosed = false
   #recovery: Promise<void> = Promise.resolve()
 
-  /** The directory is prepared (`prepareLayout`). @throws ERR_SEEKCACHE_CACHE_LOCKED, _CACHE_UNWRITABLE, _CACHE_FORMAT */
+  /**
+   * The directory is prepared (`prepareLayout`).
+   * @throws ERR_SEEKCACHE_CACHE_LOCKED, _CACHE_UNWRITABLE, _CACHE_FORMAT where a damaged index cannot even be set aside
+   */
   static async open(options: StoreOptions): Promise<Store> {
     const layout = layoutOf(options.dir)
     const lock = lockDir(layout)
     try {
-      const store = new Store(options, layout, lock, new IndexDb(layout.indexDir))
-      store.#load()
-      store.#recovery = store.#removeOrphans()
+      const bootId = options.bootId ?? currentBootId()
+      const { index, content, damage } = await openIndex(layout, bootId)
+      if (damage !== undefined) options.onDamage?.(damage)
+      const store = new Store(options, layout, lock, index, bootId)
+      store.#load(content)
+      store.#recovery = store.#recover()
       return store
     } catch (error) {
       lock.release()
@@ -96,60 +109,73 @@ export class Store {
     }
   }
 
-  private constructor(options: StoreOptions, layout: Layout, lock: DirLock, index: IndexDb) {
+  private constructor(options: StoreOptions, layout: Layout, lock: DirLock, index: IndexDb, bootId: string) {
     this.#options = options
     this.#layout = layout
     this.#lock = lock
     this.#index = index
-    this.#bootId = options.bootId ?? currentBootId()
+    this.#bootId = bootId
+    this.salt = index.ensureSalt()
     this.#commits = new CommitQueue({
       index,
       files: this.#files,
-      bootId: this.#bootId,
+      bootId,
       syncData: options.syncData,
       isCurrent: (extent) => this.#isCurrent(extent),
-      onFailure: (error) => this.#degrade(error),
+      onCommitted: () => this.#disk.succeed('index'),
+      onFailure: (error) => this.#disk.fail('index', error),
+    })
+    this.#room = new Room({
+      dir: layout.dir,
+      maxSizeBytes: options.maxSizeBytes,
+      reserveFreeBytes: options.reserveFreeBytes,
+      candidates: () => this.#candidates(),
+      remove: (extents) => this.#removeExtents(extents),
+    })
+    this.#disk = new DiskState({
+      retryMs: options.diskRetryMs ?? DISK_RETRY_MS,
+      tell: (message, isFailing) => options.onDiskState?.(message, isFailing),
+      retry: () => this.#retry(),
+      onWorking: () => this.#retry(),
     })
   }
 
   // ---- opening and closing
 
-  #load(): void {
-    const known = new Set([...this.#index.resources()].map(([, resource]) => resource.generation))
+  #load({ resources, extents }: IndexContent): void {
+    const known = new Set(resources.map(([, resource]) => resource.generation))
     const stale: IndexChange[] = []
-    for (const [key, record] of this.#index.extents()) {
+    for (const [key, record] of extents) {
       if (!known.has(key.generation)) {
         stale.push({ key, record: undefined })
         continue
       }
       const path = extentPath(this.#layout, key.generation, record.fileName)
-      this.#register(Extent.fromRecord(key, record, path, this.#bootId))
+      const extent = Extent.fromRecord(key, record, path, this.#bootId)
+      this.#extentsOf(key.generation).set(key.index, extent)
+      this.#room.count(extent.lengthBytes)
     }
     if (stale.length > 0) void this.#commits.commit(stale)
   }
 
-  #register(extent: Extent): void {
-    this.#extentsOf(extent.key.generation).set(extent.key.index, extent)
-    this.#usedBytes += extent.lengthBytes
+  /** What an earlier host left half-done: files without a record go, and what files take beyond their records is counted. */
+  async #recover(): Promise<void> {
+    await removeOrphans(this.#layout, {
+      isNamed: (generation, fileName) => [...this.#extentsOf(generation).values()].some((extent) => extent.fileName === fileName),
+      isInUse: (generation) => this.#extentsOf(generation).size > 0 || this.#open.has(generation),
+    })
+    for (const extents of [...this.#extents.values()]) {
+      for (const extent of [...extents.values()]) {
+        if (this.#isClosed) return
+        if (!extent.isFileChecked && this.#isCurrent(extent)) await this.checkExtent(extent)
+      }
+    }
   }
 
   #extentsOf(generation: string): Map<number, Extent> {
     let extents = this.#extents.get(generation)
     if (extents === undefined) this.#extents.set(generation, (extents = new Map()))
     return extents
-  }
-
-  /** Files that no record names: written and never committed, or evicted and not yet unlinked, when a host died. */
-  async #removeOrphans(): Promise<void> {
-    const directories = await readdir(this.#layout.extentsDir).catch(() => [])
-    for (const generation of directories) {
-      const dir = join(this.#layout.extentsDir, generation)
-      const fileNames = await readdir(dir).catch(() => [])
-      const named = new Set([...this.#extentsOf(generation).values()].map((extent) => extent.fileName))
-      const orphans = fileNames.filter((fileName) => !named.has(fileName))
-      for (const orphan of orphans) await unlink(join(dir, orphan)).catch(() => undefined)
-      if (named.size === 0 && !this.#open.has(generation)) await rmdir(dir).catch(() => undefined)
-    }
   }
 
   /** Resolves when what an earlier host left half-done is cleared away; nothing else waits for it. */
@@ -159,26 +185,23 @@ export class Store {
 
   async close(): Promise<void> {
     if (this.#isClosed) return
-    await this.#recovery
     for (const { generation } of this.#open.values()) await this.#saveGeneration(generation)
     this.#isClosed = true
-    await this.#eviction
-    await this.#commits.close()
+    await this.#recovery
+    await this.#room.settle()
+    await this.#commits.commitMarked()
     await this.#files.close()
-    await this.#index.close()
+    await closeIndex(this.#layout, this.#index)
+    this.#disk.close()
     this.#lock.release()
-  }
-
-  get salt(): Buffer {
-    return this.#index.salt
   }
 
   get stats(): StoreStats {
     return {
-      usedBytes: this.#usedBytes,
-      evictedBytes: this.#evictedBytes,
+      usedBytes: this.#room.usedBytes,
+      evictedBytes: this.#room.evictedBytes,
       damagedChunks: this.#damagedChunks,
-      degraded: this.#degraded?.reason,
+      degraded: this.#disk.failure,
     }
   }
 
@@ -189,32 +212,61 @@ export class Store {
   // ---- resources and generations
 
   resource(key: string): ResourceRecord | undefined {
-    return this.#index.resource(key)
+    return this.#unsaved.get(key) ?? this.#index.resource(key)
   }
 
-  resources(): Iterable<[string, ResourceRecord]> {
-    return this.#index.resources()
+  *resources(): Iterable<[string, ResourceRecord]> {
+    yield* this.#unsaved
+    for (const [key, record] of this.#index.resources()) if (!this.#unsaved.has(key)) yield [key, record]
   }
 
-  /** Resolves when the record is committed, or the disk has failed: then it is not there after a restart. A new generation's predecessor is forgotten once nobody has it open. */
+  /**
+   * Resolves when the record is committed, or the disk has failed: then it is committed when the disk works again. A new
+   * generation's predecessor is forgotten once nobody has it open.
+   */
   async putResource(key: string, record: ResourceRecord): Promise<void> {
-    const before = this.#index.resource(key)
-    await this.#index.putResource(key, record).catch((error: unknown) => this.#degrade(error as NodeJS.ErrnoException))
+    const before = this.resource(key)
+    await this.#saveResource(key, record)
     if (before !== undefined && before.generation !== record.generation && !this.#open.has(before.generation)) {
-      await this.#removeExtents([...this.#extentsOf(before.generation).values()])
-      await this.#index.putPartials(before.generation, [])
+      await this.#forgetGeneration(before.generation)
     }
   }
 
+  async #saveResource(key: string, record: ResourceRecord): Promise<void> {
+    this.#unsaved.set(key, record)
+    const isSaved = await this.#inIndex(this.#index.putResource(key, record))
+    if (isSaved && this.#unsaved.get(key) === record) this.#unsaved.delete(key)
+  }
+
   async removeResource(key: string): Promise<number> {
-    const record = this.#index.resource(key)
+    const record = this.resource(key)
     if (record === undefined) return 0
-    if (!this.#open.has(record.generation)) await this.#index.removeResource(key)
+    if (!this.#open.has(record.generation)) {
+      this.#unsaved.delete(key)
+      await this.#inIndex(this.#index.removeResource(key))
+    }
     const extents = [...this.#extentsOf(record.generation).values()].filter((extent) => extent.pendingWrites === 0)
     const freedBytes = extents.reduce((sum, extent) => sum + extent.lengthBytes, 0)
     await this.#removeExtents(extents)
-    await this.#index.putPartials(record.generation, [])
+    await this.#inIndex(this.#index.putPartials(record.generation, []))
     return freedBytes
+  }
+
+  async #forgetGeneration(generation: string): Promise<void> {
+    await this.#removeExtents([...this.#extentsOf(generation).values()])
+    await this.#inIndex(this.#index.putPartials(generation, []))
+  }
+
+  /** @returns whether the index took it */
+  async #inIndex(change: Promise<void>): Promise<boolean> {
+    try {
+      await change
+      this.#disk.succeed('index')
+      return true
+    } catch (error) {
+      this.#disk.fail('index', error as Error)
+      return false
+    }
   }
 
   /** Bytes of a generation that are in complete chunks. */
@@ -240,17 +292,14 @@ export class Store {
     if (open === undefined || --open.users > 0) return
     this.#open.delete(generation.id)
     for (const [id, chunk] of this.#memoryOnly) if (chunk.generation === generation) this.#memoryOnly.delete(id)
-    const isCurrent = [...this.#index.resources()].some(([, record]) => record.generation === generation.id)
-    if (!isCurrent) await this.#removeExtents([...this.#extentsOf(generation.id).values()])
-    if (!isCurrent) await this.#index.putPartials(generation.id, [])
+    const isCurrent = [...this.resources()].some(([, record]) => record.generation === generation.id)
+    if (!isCurrent) await this.#forgetGeneration(generation.id)
   }
 
   /** Waits for its writes, and keeps what its incomplete chunks hold: what was once played is not fetched again. */
   async #saveGeneration(generation: Generation): Promise<void> {
     await generation.settle()
-    await this.#index.putPartials(generation.id, generation.partialRecords()).catch((error: unknown) => {
-      this.#degrade(error as NodeJS.ErrnoException)
-    })
+    await this.#inIndex(this.#index.putPartials(generation.id, generation.partialRecords()))
   }
 
   // ---- back-pressure
@@ -295,42 +344,70 @@ export class Store {
   }
 
   async #write(extent: Extent, offset: number, buffers: readonly Buffer[], chunks: readonly number[]): Promise<WriteOutcome> {
-    if (this.#isClosed || (this.#degraded !== undefined && Date.now() < this.#degraded.retryAtMs)) return 'refused'
+    if (this.#isClosed || this.#disk.isRefusing) return 'refused'
     extent.pendingWrites++
     try {
-      if (!(await this.#makeRoom(chunks.filter((chunk) => !extent.has(chunk)).length * CHUNK_BYTES))) return 'refused'
-      await this.#ensureFile(extent)
+      if (extent.isFileCreated && !extent.isFileChecked && !(await this.checkExtent(extent))) return 'gone'
+      const lengthBytes = chunks.filter((chunk) => !extent.isAllocated(chunk)).length * CHUNK_BYTES
+      if (!(await this.#room.make(lengthBytes))) return 'refused'
+      this.#account(extent, () => chunks.forEach((chunk) => extent.markAllocated(chunk)))
+      await this.#room.keepReserve(lengthBytes)
+      if (!extent.isFileCreated) await this.#createFile(extent)
       await this.#files.write(extent.path, buffers, offset)
-      for (const chunk of chunks) if (extent.markAllocated(chunk)) this.#usedBytes += CHUNK_BYTES
+      if (!this.#isCurrent(extent)) return 'gone' // its file was found gone meanwhile: the bytes went nowhere
       this.touch(extent)
-      this.#recover()
+      this.#disk.succeed('data')
       return 'written'
     } catch (error) {
-      if (extent.isFileCreated && (error as NodeJS.ErrnoException).code === 'ENOENT') {
-        await this.#dropExtent(extent)
+      if (extent.isFileCreated && isUnusable(error)) {
+        await this.#dropExtent(extent, 'cannot be opened any more')
         return 'gone'
       }
-      this.#degrade(error as NodeJS.ErrnoException)
+      this.#disk.fail('data', error as NodeJS.ErrnoException)
       return 'refused'
     } finally {
       extent.pendingWrites--
     }
   }
 
-  async #ensureFile(extent: Extent): Promise<void> {
-    if (extent.isFileCreated) return await this.#checkLength(extent)
-    await this.#keepReserve()
-    await mkdir(dirname(extent.path), { recursive: true, mode: 0o700 })
-    await this.#files.create(extent.path)
-    extent.isFileCreated = extent.isLengthChecked = true
+  #account(extent: Extent, change: () => void): void {
+    const beforeBytes = extent.lengthBytes
+    change()
+    if (this.#isCurrent(extent)) this.#room.count(extent.lengthBytes - beforeBytes)
   }
 
-  /** A file that lost its end must not get zeros for it by a write further on: what it holds is checked from then on. */
-  async #checkLength(extent: Extent): Promise<void> {
-    if (extent.isLengthChecked) return
-    const { size } = await stat(extent.path)
-    if (size <= extent.lengthInFile - CHUNK_BYTES) extent.distrust()
-    extent.isLengthChecked = true
+  async #createFile(extent: Extent): Promise<void> {
+    const make = async (): Promise<void> => {
+      await mkdir(dirname(extent.path), { recursive: true, mode: 0o700 })
+      await this.#files.create(extent.path)
+    }
+    await make().catch(async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+      await make() // the recovery has just removed its folder as an empty one
+    })
+    extent.isFileCreated = extent.isFileChecked = true
+  }
+
+  /**
+   * Before an extent is used for the first time, and where another process could not read it: is its file still the one
+   * that was written? A file that lost its end must not get zeros for it by a write further on either.
+   * @returns false where it is not usable, and forgotten
+   */
+  async checkExtent(extent: Extent): Promise<boolean> {
+    try {
+      const verdict = await checkFile(extent)
+      if (verdict.kind === 'unusable') {
+        await this.#dropExtent(extent, verdict.reason)
+        return false
+      }
+      if (extent.isFileChecked) return true
+      this.#account(extent, () => (extent.diskBytes = verdict.diskBytes))
+      if (verdict.kind === 'changed') extent.distrust()
+      extent.isFileChecked = true
+    } catch {
+      extent.distrust() // the disk does not tell: its reads will
+    }
+    return true
   }
 
   /** @returns the bytes read; fewer than wanted where the file is not what was written */
@@ -338,16 +415,9 @@ export class Store {
     try {
       return await this.#files.read(extent.path, target, offset)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') await this.#dropExtent(extent)
+      if (isUnusable(error)) await this.#dropExtent(extent, 'cannot be opened any more')
       return 0
     }
-  }
-
-  /** Another process could not read its file. @returns false where it is gone, and forgotten */
-  async confirmFile(extent: Extent): Promise<boolean> {
-    if (await stat(extent.path).then((found) => found.isFile(), () => false)) return true
-    await this.#dropExtent(extent)
-    return false
   }
 
   touch(extent: Extent): void {
@@ -376,37 +446,6 @@ export class Store {
 
   // ---- room
 
-  /** @returns whether the budget has, or was given, room for so many bytes more */
-  async #makeRoom(lengthBytes: number): Promise<boolean> {
-    if (this.#usedBytes + lengthBytes <= this.#options.maxSizeBytes) return true
-    await this.#evict(this.#usedBytes + lengthBytes - this.#options.maxSizeBytes)
-    return this.#usedBytes + lengthBytes <= this.#options.maxSizeBytes
-  }
-
-  async #keepReserve(): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#layout.dir)
-    const freeBytes = bavail * bsize
-    const reserve = this.#options.reserveFreeBytes
-    if (freeBytes >= reserve) return
-    await this.#evict(reserve - freeBytes)
-    const after = await statfs(this.#layout.dir)
-    if (after.bavail * after.bsize < reserve) {
-      throw Object.assign(new Error(`less than ${reserve} bytes are free on the disk`), { code: 'ENOSPC' })
-    }
-  }
-
-  async #evict(neededBytes: number): Promise<void> {
-    while (this.#eviction !== undefined) await this.#eviction
-    this.#eviction = this.#evictNow(neededBytes).finally(() => (this.#eviction = undefined))
-    await this.#eviction
-  }
-
-  async #evictNow(neededBytes: number): Promise<void> {
-    const chosen = victims(this.#candidates(), neededBytes).map((candidate) => candidate.extent)
-    this.#evictedBytes += chosen.reduce((sum, extent) => sum + extent.lengthBytes, 0)
-    await this.#removeExtents(chosen)
-  }
-
   *#candidates(): Iterable<EvictionCandidate & { extent: Extent }> {
     for (const [generation, extents] of this.#extents) {
       const open = this.#open.get(generation)?.generation
@@ -428,9 +467,9 @@ export class Store {
     return this.#extentsOf(extent.key.generation).get(extent.key.index) === extent
   }
 
-  async #dropExtent(extent: Extent): Promise<void> {
+  async #dropExtent(extent: Extent, reason: string): Promise<void> {
     if (!this.#isCurrent(extent)) return
-    this.#options.onDamage?.(`${extent.path} is gone: what it held will be fetched again`)
+    this.#options.onDamage?.(`${extent.path} ${reason}: what it held will be fetched again`)
     await this.#removeExtents([extent])
   }
 
@@ -438,9 +477,9 @@ export class Store {
   async #removeExtents(extents: readonly Extent[]): Promise<void> {
     if (extents.length === 0) return
     for (const extent of extents) {
+      this.#room.count(-extent.lengthBytes)
       this.#extentsOf(extent.key.generation).delete(extent.key.index)
       this.#commits.unmark(extent)
-      this.#usedBytes -= extent.lengthBytes
       this.#open.get(extent.key.generation)?.generation.forgetExtent(extent)
     }
     await this.#commits.commit(extents.map((extent) => ({ key: extent.key, record: undefined })))
@@ -452,18 +491,10 @@ export class Store {
 
   // ---- a failing disk
 
-  #degrade(error: NodeJS.ErrnoException): void {
-    const reason = error.code ?? error.message
-    if (this.#degraded === undefined) {
-      this.#options.onDiskState?.(`the cache directory cannot be written (${error.message}): playing on without caching`, true)
-    }
-    this.#degraded = { reason, retryAtMs: Date.now() + (this.#options.diskRetryMs ?? DISK_RETRY_MS) }
-  }
-
-  #recover(): void {
-    if (this.#degraded === undefined) return
-    this.#degraded = undefined
-    this.#options.onDiskState?.('the cache directory can be written again: caching goes on', false)
+  #retry(): void {
+    if (this.#isClosed) return
+    for (const [key, record] of [...this.#unsaved]) void this.#saveResource(key, record)
+    void this.#commits.commitMarked()
     this.#memoryOnly.clear()
     for (const { generation } of this.#open.values()) generation.retryWrites()
   }

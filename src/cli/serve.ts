@@ -8,7 +8,6 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
-import { isFailedCommit } from '../cache/index-db.ts'
 import { BACKGROUND_IDLE_EXIT_SECONDS, HOST_DEFAULTS, type HostOptions } from '../config.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import { Host, type HostState } from '../host.ts'
@@ -44,9 +43,6 @@ const OTHER_HOST_DEADLINE_MS = 10_000
 
 export async function serve(flags: ServeFlags): Promise<number> {
   const options = hostOptions(flags)
-  process.on('unhandledRejection', (error) => {
-    if (!isFailedCommit(error)) throw error
-  })
   let host: Host
   try {
     host = await Host.start(options, () => {

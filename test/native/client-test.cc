@@ -57,12 +57,16 @@ class ScriptedHost {
   }
   ~ScriptedHost() {
     shutdown(listener_, SHUT_RDWR);
-    thread_.join();
+    join();
     close(listener_);
     unlink(path_.c_str());
     rmdir(directory_.c_str());
   }
   const std::string &path() const { return path_; }
+  // Until the script is over and the connection closed.
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
 
  private:
   std::string directory_;
@@ -206,6 +210,8 @@ void cancelledRequests() {
     readLine(fd);
     CHECK(readLine(fd) == "{\"request\":1,\"type\":\"cancel\"}");
     readLine(fd);
+    CHECK(readLine(fd) == "{\"request\":9,\"type\":\"cancel\"}");
+    readLine(fd);
     say(fd, "{\"id\":1,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_CANCELLED\",\"message\":\"\"}\n{\"id\":2,\"type\":\"end\"}\n");
     readLine(fd);
   });
@@ -224,6 +230,25 @@ void cancelledRequests() {
   cancel.clear();
   auto next = (*connected)->request(2, "{\"id\":2}\n", wait);
   CHECK(next.ok() && std::holds_alternative<protocol::End>(next->answer.body));
+}
+
+// A host that says why and closes is heard, also by a client that finds the connection closed when it sends.
+void lastWords() {
+  ScriptedHost host([&](int fd) {
+    readLine(fd);
+    say(fd, kHello);
+    readLine(fd);
+    say(fd, "{\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_PROTOCOL\",\"message\":\"no such note\"}\n");
+  });
+  Wait wait = shortWait();
+  bool nobodyListens;
+  auto connected = Connection::connect(host.path(), "test", wait, &nobodyListens);
+  CHECK(connected.ok());
+  (*connected)->note("{}\n");
+  host.join();
+  auto reply = (*connected)->request(1, "{\"id\":1}\n", wait);
+  CHECK(!reply && reply.error().is(code::kProtocol) && reply.error().message == "no such note");
+  CHECK((*connected)->isLost());
 }
 
 // What a read of byte 50 says if the host answers its locate with `answer`.
@@ -293,6 +318,7 @@ int main() {
   greetings();
   framing();
   cancelledRequests();
+  lastWords();
   answersToReads();
   locatedRanges();
   std::printf("{\"failures\":%d}\n", failures);

@@ -1,4 +1,5 @@
-// Pulls random ranges from seekcachesrc while another thread flushes it, and compares every byte with a local copy:
+// Pulls random ranges from seekcachesrc while another thread flushes it and a third asks it queries and properties, and
+// compares every byte with a local copy:
 //   element-hammer [--property NAME=VALUE]... [--seed N] [--seconds N] URI FILE
 // Prints one line of JSON; the exit code is 0 only if no buffer was wrong or short.
 
@@ -84,6 +85,28 @@ long long flushUntil(GstPad *pad, const std::atomic<bool> &isOver, unsigned long
   return flushes;
 }
 
+// What applications ask in the midst of everything. Gives the number of rounds, negative if an answer was wrong.
+long long inquireUntil(GstElement *source, guint64 size, const std::atomic<bool> &isOver) {
+  long long rounds = 0;
+  bool isRight = true;
+  GstQuery *queries[] = {gst_query_new_seeking(GST_FORMAT_BYTES), gst_query_new_scheduling(), gst_query_new_uri(),
+                         gst_query_new_buffering(GST_FORMAT_PERCENT)};
+  while (!isOver.load() && isRight) {
+    gint64 duration = -1;
+    isRight = gst_element_query_duration(source, GST_FORMAT_BYTES, &duration) && duration == static_cast<gint64>(size);
+    for (GstQuery *query : queries) gst_element_query(source, query);
+    GstStructure *stats = nullptr;
+    gchar *location = nullptr;
+    g_object_get(source, "stats", &stats, "location", &location, nullptr);
+    g_object_set(source, "user-agent", "hammer", nullptr);
+    gst_structure_free(stats);
+    g_free(location);
+    rounds++;
+  }
+  for (GstQuery *query : queries) gst_query_unref(query);
+  return isRight ? rounds : -1;
+}
+
 [[noreturn]] void usage() {
   std::fprintf(stderr, "usage: element-hammer [--property NAME=VALUE]... [--seed N] [--seconds N] URI FILE\n");
   std::exit(2);
@@ -117,18 +140,20 @@ int main(int argc, char **argv) {
   gst_element_set_state(source, GST_STATE_PAUSED);
 
   std::atomic<bool> isOver{false};
-  long long flushes = 0;
+  long long flushes = 0, inquiries = 0;
   std::thread flusher([&] { flushes = flushUntil(pad, isOver, seed); });
+  std::thread inquirer([&] { inquiries = inquireUntil(source, copy.size, isOver); });
   std::mt19937_64 random(seed);
   Counts counts;
   auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (std::chrono::steady_clock::now() < end && counts.failed == 0) pullOnce(pad, copy, random, counts);
   isOver = true;
   flusher.join();
+  inquirer.join();
   gst_element_set_state(source, GST_STATE_NULL);
   gst_object_unref(pad);
   gst_object_unref(source);
-  std::printf("{\"seed\":%lu,\"pulls\":%lld,\"flushes\":%lld,\"flushed\":%lld,\"wrong\":%lld,\"short\":%lld,\"failed\":%lld}\n", seed,
-              counts.pulls, flushes, counts.flushing, counts.wrong, counts.isShort, counts.failed);
-  return counts.wrong + counts.isShort + counts.failed == 0 ? 0 : 1;
+  std::printf("{\"seed\":%lu,\"pulls\":%lld,\"flushes\":%lld,\"flushed\":%lld,\"inquiries\":%lld,\"wrong\":%lld,\"short\":%lld,\"failed\":%lld}\n", seed,
+              counts.pulls, flushes, counts.flushing, inquiries, counts.wrong, counts.isShort, counts.failed);
+  return counts.wrong + counts.isShort + counts.failed == 0 && inquiries > 0 ? 0 : 1;
 }

@@ -1,0 +1,65 @@
+/**
+ * Whether the disk takes what the cache writes. It fails in two places, the extents' data and the index, and works again
+ * when the one that failed has taken something; while it fails it is tried now and then, by whoever writes and by a timer.
+ */
+
+export interface DiskStateParts {
+  /** A failed disk is tried again after so long. */
+  readonly retryMs: number
+  /** One line for a person when the disk fails, and when it works again. */
+  readonly tell: (message: string, isFailing: boolean) => void
+  /** What could not be written is to be tried again. */
+  readonly retry: () => void
+  readonly onWorking: () => void
+}
+
+export type DiskPart = 'data' | 'index'
+
+/** The timer's shortest: a retry is I/O itself. */
+const MIN_RETRY_TIMER_MS = 100
+
+export class DiskState {
+  readonly #parts: DiskStateParts
+  readonly #failures = new Map<DiskPart, string>()
+  #retryAtMs = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(parts: DiskStateParts) {
+    this.#parts = parts
+  }
+
+  /** Why nothing is cached at the moment. */
+  get failure(): string | undefined {
+    return this.#failures.values().next().value
+  }
+
+  /** True while a write is not worth a try. */
+  get isRefusing(): boolean {
+    return this.#failures.size > 0 && Date.now() < this.#retryAtMs
+  }
+
+  fail(part: DiskPart, error: NodeJS.ErrnoException): void {
+    const isNew = this.#failures.size === 0
+    this.#failures.set(part, error.code ?? error.message)
+    this.#retryAtMs = Date.now() + this.#parts.retryMs
+    if (this.#timer === undefined) {
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined
+        if (this.#failures.size > 0) this.#parts.retry()
+      }, Math.max(this.#parts.retryMs, MIN_RETRY_TIMER_MS))
+      this.#timer.unref()
+    }
+    if (isNew) this.#parts.tell(`the cache directory cannot be written (${error.message}): playing on without caching`, true)
+  }
+
+  succeed(part: DiskPart): void {
+    if (!this.#failures.delete(part) || this.#failures.size > 0) return
+    this.#parts.tell('the cache directory can be written again: caching goes on', false)
+    this.#parts.onWorking()
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+    this.#failures.clear()
+  }
+}

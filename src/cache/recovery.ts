@@ -1,0 +1,42 @@
+/**
+ * Clears away what a host that died left half-done: files that no record names, because they were written and never
+ * committed, or evicted and not yet unlinked. Whatever else lies among the extents is no file of a running host either.
+ */
+
+import { readdir, rm, rmdir } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import type { Layout } from './layout.ts'
+
+export interface Named {
+  /** Asked in the turn in which the file is removed: an extent is named before its file is made. */
+  isNamed(generation: string, fileName: string): boolean
+  isInUse(generation: string): boolean
+}
+
+/** @returns the paths that were removed */
+export async function removeOrphans(layout: Layout, named: Named): Promise<string[]> {
+  const removed: string[] = []
+  for (const path of await orphans(layout, named)) {
+    await rm(path, { recursive: true, force: true }).catch(() => undefined)
+    removed.push(path)
+  }
+  for (const entry of await readdir(layout.extentsDir).catch(() => [])) {
+    if (!named.isInUse(entry)) await rmdir(join(layout.extentsDir, entry)).catch(() => undefined)
+  }
+  return removed
+}
+
+export async function orphans(layout: Layout, named: Named): Promise<string[]> {
+  const found: string[] = []
+  for (const entry of await readdir(layout.extentsDir, { withFileTypes: true }).catch(() => [])) {
+    const path = join(layout.extentsDir, entry.name)
+    if (!entry.isDirectory()) {
+      found.push(path)
+      continue
+    }
+    const fileNames = await readdir(path).catch(() => [])
+    found.push(...fileNames.filter((fileName) => !named.isNamed(entry.name, fileName)).map((fileName) => join(path, fileName)))
+  }
+  return found
+}

@@ -1,0 +1,80 @@
+/**
+ * The client and the element under the address, undefined-behaviour and thread sanitizers. A report fails the test, also
+ * where the program went on and was right.
+ */
+
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { before, describe, test } from 'node:test'
+
+import { patternContent } from './support/content.ts'
+import { startFaultOrigin } from './support/fault-origin.ts'
+import { startHost } from './support/host.ts'
+import { shortFilm } from './support/media.ts'
+import { startNginx } from './support/nginx.ts'
+import type { Finished } from './support/programs.ts'
+import { buildSanitized, REPORT_CODE, runSanitized, type Sanitizer } from './support/sanitized.ts'
+import { tempDir } from './support/temp-dir.ts'
+
+/** A sanitizer makes everything some times slower; what hangs is still found. */
+const CANCEL_LIMIT_MS = '5000'
+
+const SKIP = process.platform === 'linux' ? false : 'the flags are those of gcc on Linux'
+/** What hosts say, and what was once found to break the client. */
+const CORPUS_DIR = path.join(import.meta.dirname, 'fixtures', 'control')
+const SEED = process.env.SEEKCACHE_TEST_SEED ?? String(Math.floor(Math.random() * 2 ** 31))
+
+const PROGRAMS: Readonly<Record<Sanitizer, readonly string[]>> = {
+  address: ['client-test', 'client-hammer', 'protocol-fuzz', 'element-hammer', 'element-cancel'],
+  thread: ['client-test', 'client-hammer', 'element-hammer', 'element-cancel'],
+}
+
+function assertClean({ code, stdout, stderr }: Finished): void {
+  assert.notEqual(code, REPORT_CODE, stderr)
+  assert.equal(code, 0, `${stdout}${stderr}`)
+  assert.doesNotMatch(stderr, /Sanitizer|runtime error/)
+}
+
+for (const sanitizer of ['address', 'thread'] as const) {
+  describe(`${sanitizer} sanitizer`, { skip: SKIP }, () => {
+    before(() => buildSanitized(sanitizer, PROGRAMS[sanitizer]))
+
+    test('the client against hostile hosts', async () => {
+      assertClean(await runSanitized(sanitizer, 'client-test', []))
+    })
+
+    for (const [program, scheme] of [['client-hammer', ''], ['element-hammer', 'seekcache+']] as const) {
+      test(`${program}: reads, cancels and questions from many threads at once`, async () => {
+        const film = await shortFilm()
+        const { path: file, name } = film.files.mkv
+        await using nginx = await startNginx(path.dirname(file))
+        await using host = await startHost()
+        const ran = await runSanitized(sanitizer, program, ['--seed', SEED, '--seconds', '4', `${scheme}${nginx.url(name)}`, file], host.clientEnv)
+        console.log(`${program}, ${sanitizer} sanitizer: ${ran.stdout.trim()}`)
+        assertClean(ran)
+      })
+    }
+
+    test('flushes, seeks and NULL while a read waits', async () => {
+      await using origin = await startFaultOrigin({
+        content: patternContent(50_000_000),
+        script: ({ range }) => ((range?.start ?? 0) >= 20_000_000 && (range?.start ?? 0) < 40_000_000 ? { kind: 'head-held' } : undefined),
+      })
+      await using host = await startHost()
+      assertClean(await runSanitized(sanitizer, 'element-cancel', ['--limit-ms', CANCEL_LIMIT_MS, `seekcache+${origin.url('film.bin')}`, '30000000'], host.clientEnv))
+    })
+  })
+}
+
+test('100 000 mutations of what hosts say, under the address sanitizer', { skip: SKIP }, async () => {
+  buildSanitized('address', ['protocol-fuzz'])
+  const corpus = readdirSync(CORPUS_DIR).map((name) => path.join(CORPUS_DIR, name))
+  await using folder = await tempDir()
+  const artifact = folder.file('input')
+  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', SEED, '--execs', '100000', '--artifact', artifact, ...corpus])
+  console.log(`protocol-fuzz: ${ran.stdout.trim()}`)
+  if (ran.code !== 0) console.log(`the input that fails, for test/fixtures/control: ${JSON.stringify(await readFile(artifact, 'latin1'))}`)
+  assertClean(ran)
+})
