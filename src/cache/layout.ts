@@ -12,7 +12,7 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, open, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, open, readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { SeekCacheError } from '../errors.ts'
@@ -89,14 +89,20 @@ async function checkFormat(layout: Layout): Promise<void> {
   const path = join(layout.dir, 'format')
   const found = await readFile(path, 'utf8').catch(() => undefined)
   if (found === FORMAT_LINE) return
-  if (found !== undefined && found !== '') {
+  const isTorn = found === undefined || /^\0*$/.test(found) // by a power cut
+  if (!isTorn) {
     throw new SeekCacheError(
       'ERR_SEEKCACHE_CACHE_FORMAT',
       `${layout.dir} is "${found.trim().slice(0, 80)}", this seekcache reads format ${FORMAT_VERSION}: ` +
         'use another --cache-dir, or remove that one',
     )
   }
-  await writeFile(path, FORMAT_LINE, { mode: 0o600 }).catch((cause: unknown) => {
+  await writeFormat(path).catch((cause: unknown) => {
     throw unwritable(layout.dir, cause)
   })
+}
+
+async function writeFormat(path: string): Promise<void> {
+  await writeFile(`${path}.new`, FORMAT_LINE, { mode: 0o600, flush: true })
+  await rename(`${path}.new`, path)
 }
