@@ -4,10 +4,13 @@
 
 import { SeekCacheError } from './errors.ts'
 
-/** What a URL and a header may look like wherever one comes in; a line break would be a second header. */
+/**
+ * What a URL and a header may look like wherever one comes in (RFC 9110 §5.5): a line break would be a second header, a
+ * character beyond Latin-1 cannot be sent.
+ */
 export const HTTP_URL = /^https?:\/\/[^\s]+$/i
 export const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i
-export const HEADER_VALUE = /^[^\r\n\0]*$/
+export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /** A request for a resource as its user wrote it. */
 export interface ResourceSpec {
@@ -56,5 +59,5 @@ export function fileNameOf(url: URL): string {
   } catch {
     // an invalid escape stays as it is
   }
-  return decoded.replace(/[/\\\x00-\x1f\x7f]/g, '_').replace(/^\.+/, '') || 'media'
+  return decoded.replace(/[/\\\x00-\x1f\x7f-\x9f]/g, '_').replace(/^\.+/, '') || 'media'
 }

@@ -5,6 +5,7 @@
  * holds is compared with the origin at every opening. That is the promise `no-store` media need.
  */
 
+import { parseHttpDate } from '../bytes/http-date.ts'
 import { field, type ResponseHead } from './admission.ts'
 
 /** RFC 9111 §4.2.2 suggests 10 % of the time since the last modification. */
@@ -18,18 +19,14 @@ const MAX_EXPLICIT_MS = 365 * 24 * 3600_000
 export function freshUntilMs(head: ResponseHead, nowMs: number): number {
   const control = (field(head, 'cache-control') ?? '').toLowerCase()
   if (/\bno-(store|cache)\b/.test(control)) return nowMs
-  const ageMs = Number(field(head, 'age') ?? 0) * 1000 || 0
+  const age = field(head, 'age') ?? ''
+  const ageMs = /^\d{1,10}$/.test(age) ? Number(age) * 1000 : 0
   const maxAge = /\bmax-age="?(\d{1,10})/.exec(control)
   if (maxAge !== null) return nowMs - ageMs + Math.min(Number(maxAge[1]) * 1000, MAX_EXPLICIT_MS)
-  const dateMs = parseDate(field(head, 'date')) ?? nowMs
+  const dateMs = parseHttpDate(field(head, 'date'), nowMs) ?? nowMs
   const expires = field(head, 'expires')
-  if (expires !== undefined) return nowMs - ageMs + Math.min((parseDate(expires) ?? dateMs) - dateMs, MAX_EXPLICIT_MS)
-  const modifiedMs = parseDate(field(head, 'last-modified'))
+  if (expires !== undefined) return nowMs - ageMs + Math.min((parseHttpDate(expires, nowMs) ?? dateMs) - dateMs, MAX_EXPLICIT_MS)
+  const modifiedMs = parseHttpDate(field(head, 'last-modified'), nowMs)
   if (modifiedMs === undefined || modifiedMs > dateMs) return nowMs
   return nowMs - ageMs + Math.min((dateMs - modifiedMs) * HEURISTIC_SHARE, MAX_HEURISTIC_MS)
-}
-
-function parseDate(text: string | undefined): number | undefined {
-  const ms = text === undefined ? Number.NaN : Date.parse(text)
-  return Number.isNaN(ms) ? undefined : ms
 }

@@ -4,6 +4,7 @@
 
 import type { IncomingHttpHeaders } from 'node:http'
 
+import { parseHttpDate } from '../bytes/http-date.ts'
 import { etagsMatchWeakly, parseEtagList, parseRange } from '../bytes/http-range.ts'
 import type { Range } from '../bytes/ranges.ts'
 
@@ -35,14 +36,14 @@ function isMatch(headers: IncomingHttpHeaders, { etag, lastModified }: Represent
   const wanted = headers['if-match']
   if (wanted !== undefined) return parseEtagList(wanted).some((candidate) => candidate === '*' || candidate === etag)
   const since = headers['if-unmodified-since']
-  return since === undefined || lastModified === undefined || !(Date.parse(lastModified) > Date.parse(since))
+  return !((parseHttpDate(lastModified) ?? Number.NaN) > (parseHttpDate(since) ?? Number.NaN))
 }
 
 function isNotModified(headers: IncomingHttpHeaders, { etag, lastModified }: Representation): boolean {
   const known = headers['if-none-match']
   if (known !== undefined) return parseEtagList(known).some((candidate) => candidate === '*' || etagsMatchWeakly(candidate, etag))
   const since = headers['if-modified-since']
-  return since !== undefined && lastModified !== undefined && Date.parse(lastModified) <= Date.parse(since)
+  return (parseHttpDate(lastModified) ?? Number.NaN) <= (parseHttpDate(since) ?? Number.NaN)
 }
 
 /** If-Range that does not name exactly this version makes the range void (RFC 9110 §13.1.5). */

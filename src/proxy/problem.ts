@@ -25,7 +25,6 @@ export function problem(status: number, detail: string, code?: string, retryAfte
   const headers: Record<string, string> = {
     'content-type': 'application/problem+json',
     'cache-control': 'no-store',
-    'x-content-type-options': 'nosniff',
   }
   if (status === 502 || status === 503 || status === 504) {
     headers['retry-after'] = String(Math.ceil((retryAfterMs ?? DEFAULT_RETRY_AFTER_SECONDS * 1000) / 1000))

@@ -3,14 +3,13 @@
  *
  * A request is held until its first byte can be sent or the wait is over; then the status is the truth. Once the head is
  * out, a failure cuts the connection: a promised length is never shortened. A client that disconnects is no demand from
- * that moment on. The port is open to whoever knows the token, names us as Host, and is no other site's page.
+ * that moment on. Who may speak at all is guard.ts's.
  */
 
-import { timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-import { formatContentRange, isStrongEtag } from '../bytes/http-range.ts'
+import { formatContentRange } from '../bytes/http-range.ts'
 import type { Range } from '../bytes/ranges.ts'
 import { cancelled, SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
@@ -18,9 +17,12 @@ import type { Renewals } from '../origin/renewals.ts'
 import type { CachedMedia, PassthroughMedia } from '../opening.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { decide } from './conditions.ts'
+import { Connections, descriptorLimit, maxConnections } from './connections.ts'
+import { isMessage, refusalOf } from './guard.ts'
 import { PlayerMessages } from './player-messages.ts'
 import { Players, type PlayerConnection } from './players.ts'
 import { problem, problemOf, type Problem } from './problem.ts'
+import { representationOf, SAFE_HEADERS, safeContentType } from './representation.ts'
 import type { ProxyUrls } from './urls.ts'
 
 /** One read of the store; two are in flight. 1 MiB took 0.5 CPU s/GB, 64 KiB 1.4 (measured on loopback). */
@@ -29,6 +31,13 @@ const READ_BYTES = 1024 * 1024
 const MID_BODY_DEADLINE_MS = 120_000
 /** A spec with headers is a few KiB of URL. */
 const MAX_HEADER_BYTES = 64 * 1024
+/** For a head, and for everything before the next one; a player on this machine sends its head at once. */
+const HEAD_DEADLINE_MS = 10_000
+const DEADLINE_CHECK_MS = 1_000
+/** Each has two buffers of READ_BYTES. */
+const MAX_REQUESTS = 256
+/** No player sends a request before the last one is answered; who sends many does it to be a burden. */
+const MAX_PIPELINED = 4
 
 export interface ProxyOptions {
   readonly port: number
@@ -53,13 +62,21 @@ export class Proxy {
   readonly #server: Server
   readonly #players = new Players()
   readonly #messages: PlayerMessages
+  readonly #connections = new Connections(maxConnections(descriptorLimit()))
+  #requests = 0
 
   constructor(options: ProxyOptions, parts: ProxyParts) {
     this.#options = options
     this.#parts = parts
     this.#messages = new PlayerMessages(parts.library, parts.renewals, this.#players)
-    this.#server = createServer({ maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: 10_000, requestTimeout: 30_000 })
-    this.#server.on('request', (request, response) => void this.#handle(request, response))
+    this.#server = createServer({
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: HEAD_DEADLINE_MS,
+      requestTimeout: HEAD_DEADLINE_MS,
+      connectionsCheckingInterval: DEADLINE_CHECK_MS,
+    })
+    this.#server.on('connection', (socket) => this.#connections.add(socket))
+    this.#server.on('request', (request, response) => this.#accept(request, response))
   }
 
   /** @returns the port: the one wanted, or where it is taken and was only a preference, any. @throws ERR_SEEKCACHE_USAGE */
@@ -89,33 +106,54 @@ export class Proxy {
     })
   }
 
-  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    this.#parts.onActivity(1)
+  /** Answers it when its connection has answered the ones before: what cannot be sent yet is not read either. */
+  #accept(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request
+    const count = this.#connections.begin(socket)
+    if (count > MAX_PIPELINED) socket.destroy()
+    if (socket.destroyed) return
     const controller = new AbortController()
-    response.once('close', () => {
+    const end = (): void => {
+      if (controller.signal.aborted) return
+      socket.off('close', end)
       controller.abort(cancelled('the request'))
+      this.#connections.end(socket)
+      this.#requests--
       this.#parts.telemetry.responses.inc({ status: response.headersSent ? String(response.statusCode) : 'none' })
       this.#parts.onActivity(-1)
-    })
+    }
+    this.#requests++
+    this.#parts.onActivity(1)
+    response.once('close', end)
+    socket.once('close', end) // a response that waits for its turn is not told
     response.on('error', () => {}) // 'close' follows
+    for (const [name, value] of Object.entries(SAFE_HEADERS)) response.setHeader(name, value)
+    if (response.socket !== null) void this.#handle(request, response, controller.signal)
+    else response.once('socket', () => void this.#handle(request, response, controller.signal))
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
     try {
-      await this.#answer(request, response, controller.signal)
+      await this.#answer(request, response, signal)
     } catch (error) {
-      if (controller.signal.aborted || response.headersSent) response.destroy()
+      if (signal.aborted || response.headersSent) response.destroy()
       else send(response, problemOf(error))
-      if (!controller.signal.aborted) this.#parts.telemetry.log.warn(`request failed: ${(error as Error).message}`)
+      if (!signal.aborted) this.#parts.telemetry.log.warn(`request failed: ${(error as Error).message}`)
     }
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
-    const refusal = this.#refusal(request)
-    if (refusal !== undefined) return send(response, refusal)
-    const [, , kind, ...rest] = (request.url ?? '').split('/')
+    const { port } = this.#server.address() as AddressInfo
+    const { method, url: target, headers } = request
+    const refusal = refusalOf({ method, target, headers }, port, this.#parts.urls.token)
+    if (refusal !== undefined) return refuse(response, refusal)
+    if (this.#requests > MAX_REQUESTS) return send(response, problem(503, `more than ${MAX_REQUESTS} requests at a time`))
+    const [, , kind, ...rest] = (target ?? '').split('/')
     if (kind === 'metrics') return await this.#sendMetrics(response)
-    const isMessage = isMessagePath(request)
-    const asked = isMessage ? this.#parts.urls.resolve(rest[0], rest[1]) : this.#parts.urls.resolve(kind, rest[0])
+    const isSaid = isMessage(target)
+    const asked = isSaid ? this.#parts.urls.resolve(rest[0], rest[1]) : this.#parts.urls.resolve(kind, rest[0])
     if (asked === undefined) return send(response, problem(404, 'there is nothing at this path'))
-    if (isMessage) return await this.#messages.answer(kind!, request, response, asked, signal)
+    if (isSaid) return await this.#messages.answer(kind!, request, response, asked, signal)
     const { spec, player } = asked
     const media = await this.#parts.library.open(spec, this.#options.waitMs, signal)
     try {
@@ -126,23 +164,9 @@ export class Proxy {
     }
   }
 
-  #refusal(request: IncomingMessage): Problem | undefined {
-    const { port } = this.#server.address() as AddressInfo
-    const host = request.headers.host
-    if (host !== `127.0.0.1:${port}` && host !== `localhost:${port}`) return problem(403, 'the Host field names another server')
-    if (request.headers.origin !== undefined || request.headers['sec-fetch-site'] === 'cross-site') {
-      return problem(403, "another site's page gets nothing here")
-    }
-    const token = (request.url ?? '').split('/')[1] ?? ''
-    if (!isEqual(token, this.#parts.urls.token)) return problem(404, 'there is nothing at this path')
-    const isMessage = isMessagePath(request)
-    if (!isMessage && request.method !== 'GET' && request.method !== 'HEAD') return problem(405, 'only GET and HEAD are answered')
-    return undefined
-  }
-
   async #sendMetrics(response: ServerResponse): Promise<void> {
     const { registry } = this.#parts.telemetry
-    response.writeHead(200, { 'content-type': registry.contentType, 'x-content-type-options': 'nosniff' })
+    response.writeHead(200, { 'content-type': registry.contentType, 'cache-control': 'no-store' })
     response.end(await registry.metrics())
   }
 
@@ -156,15 +180,15 @@ export class Proxy {
     signal: AbortSignal,
   ): Promise<void> {
     const { record } = media
-    const etag = isStrongEtag(record.etag) ? record.etag : `"${record.generation}"`
-    const decision = decide(request.headers, { sizeBytes: record.sizeBytes, etag, lastModified: record.lastModified })
+    const representation = representationOf(record)
+    const { etag, lastModified } = representation
+    const decision = decide(request.headers, representation)
     const headers: Record<string, string | number> = {
       'accept-ranges': 'bytes',
       'content-type': safeContentType(record.contentType),
       etag,
-      ...SAFE_HEADERS,
     }
-    if (record.lastModified !== undefined) headers['last-modified'] = record.lastModified
+    if (lastModified !== undefined) headers['last-modified'] = lastModified
     if (decision.status === 412) return send(response, problem(412, 'this is another version'))
     if (decision.status === 304) return void response.writeHead(304, headers).end()
     if (decision.status === 416) {
@@ -224,7 +248,7 @@ export class Proxy {
   // ---- a resource of unknown size
 
   async #stream(request: IncomingMessage, response: ServerResponse, media: PassthroughMedia, signal: AbortSignal): Promise<void> {
-    const headers = { 'accept-ranges': 'none', 'content-type': safeContentType(media.contentType), ...SAFE_HEADERS }
+    const headers = { 'accept-ranges': 'none', 'content-type': safeContentType(media.contentType) }
     if (request.method === 'HEAD') return void response.writeHead(200, headers).end()
     for (;;) {
       const bytes = await media.stream.next(READ_BYTES, signal)
@@ -259,32 +283,13 @@ class Slot {
   }
 }
 
+/** Nothing more is taken from who is refused: what follows on the connection may be the rest of an attack. */
+function refuse(response: ServerResponse, refusal: Problem): void {
+  response.shouldKeepAlive = false
+  send(response, refusal)
+}
+
 function send(response: ServerResponse, { status, headers, body }: Problem): void {
   response.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(body) })
   response.end(body)
-}
-
-/** What a player says, in place of what it reads. */
-function isMessagePath(request: IncomingMessage): boolean {
-  return PlayerMessages.isKind((request.url ?? '').split('/')[2])
-}
-
-function isEqual(a: string, b: string): boolean {
-  const [left, right] = [Buffer.from(a), Buffer.from(b)]
-  return left.length === right.length && timingSafeEqual(left, right)
-}
-
-/** A browser that is led here must not run anything, nor show it inside another page. */
-const SAFE_HEADERS = {
-  'x-content-type-options': 'nosniff',
-  'content-security-policy': "sandbox; default-src 'none'; media-src 'self'",
-  'cross-origin-resource-policy': 'same-origin',
-  'referrer-policy': 'no-referrer',
-} as const
-
-/** Media types pass; what a browser might execute is only bytes. */
-function safeContentType(type: string | undefined): string {
-  return type !== undefined && /^(audio|video)\/[\w.+-]+(\s*;[\w\s="'.,+-]*)?$|^application\/(ogg|mp4|x-matroska)$/i.test(type)
-    ? type
-    : 'application/octet-stream'
 }

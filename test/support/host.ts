@@ -19,6 +19,8 @@ export interface HostOptions {
   readonly env?: Readonly<Record<string, string>>
   /** A cache directory that stays; otherwise one of its own that goes with the host. */
   readonly cacheDir?: string
+  /** As `ulimit -n` sets it, soft and hard. */
+  readonly descriptorLimit?: number
 }
 
 export interface TestHost extends AsyncDisposable {
@@ -28,6 +30,8 @@ export interface TestHost extends AsyncDisposable {
   readonly pid: number
   /** What this and earlier hosts of the object have logged. */
   readonly stderr: string
+  /** Resolves with the exit code when the running host has left, by itself or not. */
+  readonly exited: Promise<number | null>
   /** The environment in which clients find this host. */
   readonly clientEnv: Readonly<Record<string, string>>
   /** A proxy URL as clients make it from the state file. */
@@ -90,6 +94,10 @@ class HostProcess implements TestHost {
     return this.#child?.pid ?? 0
   }
 
+  get exited(): Promise<number | null> {
+    return within('the end of a host', this.#exited)
+  }
+
   get clientEnv(): Readonly<Record<string, string>> {
     return { SEEKCACHE_CACHE_DIR: this.cacheDir, SEEKCACHE_SOCKET: this.socket, SEEKCACHE_COMMAND: `node ${CLI_FILE}` }
   }
@@ -103,7 +111,9 @@ class HostProcess implements TestHost {
     // A host of this directory alone, whatever the environment says of the person's own one.
     const { SEEKCACHE_SOCKET: _socket, SEEKCACHE_CACHE_DIR: _dir, ...env } = process.env
     const words = [CLI_FILE, 'serve', '--json', '--cache-dir', this.cacheDir, '--port', '0', ...args]
-    const child = spawn(process.execPath, words, {
+    const limit = this.#options.descriptorLimit
+    const [program = '', ...rest] = [...(limit === undefined ? [] : ['prlimit', `--nofile=${limit}:${limit}`]), process.execPath, ...words]
+    const child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...env, ...this.#options.env },
     })
