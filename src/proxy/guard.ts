@@ -9,7 +9,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 
-import { PlayerMessages } from './player-messages.ts'
 import { problem, type Problem } from './problem.ts'
 
 export interface RequestHead {
@@ -21,6 +20,9 @@ export interface RequestHead {
 
 /** What a player's own request says, one that a person typed, and one of a page that the proxy itself sent. */
 const OWN_SITES: ReadonlySet<string | undefined> = new Set([undefined, 'none', 'same-origin'])
+
+/** What a player's script says (player-messages.ts): these have a body, and methods of their own. */
+const MESSAGE_KINDS: ReadonlySet<string | undefined> = new Set(['hint', 'renewal'])
 
 /** @returns why the request gets nothing, or undefined */
 export function refusalOf({ method, target, headers }: RequestHead, port: number, token: string): Problem | undefined {
@@ -41,7 +43,7 @@ export function refusalOf({ method, target, headers }: RequestHead, port: number
 
 /** What a player's script says, in place of what it reads. */
 export function isMessage(target: string | undefined): boolean {
-  return PlayerMessages.isKind((target ?? '').split('/', 3)[2])
+  return MESSAGE_KINDS.has((target ?? '').split('/', 3)[2])
 }
 
 function hasBody(headers: IncomingHttpHeaders): boolean {

@@ -48,10 +48,6 @@ export class PlayerMessages {
     this.#players = players
   }
 
-  static isKind(kind: string | undefined): boolean {
-    return kind === 'hint' || kind === 'renewal'
-  }
-
   async answer(kind: string, request: IncomingMessage, response: ServerResponse, asked: PlayerRequest, signal: AbortSignal): Promise<void> {
     if (kind === 'hint' && request.method === 'POST') return await this.#hint(request, response, asked)
     if (kind === 'renewal' && request.method === 'POST') return await this.#onRenewed(request, response, asked)
