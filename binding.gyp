@@ -134,6 +134,12 @@
           'dependencies': [ 'seekcache_element' ],
           'sources': [ 'test/native/element-cancel.cc' ],
         },
+        {
+          'target_name': 'element-cycles',
+          'type': 'executable',
+          'dependencies': [ 'seekcache_element' ],
+          'sources': [ 'test/native/element-cycles.cc' ],
+        },
       ],
     }],
   ],

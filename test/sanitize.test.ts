@@ -15,6 +15,7 @@ import { startHost } from './support/host.ts'
 import { shortFilm } from './support/media.ts'
 import { startNginx } from './support/nginx.ts'
 import type { Finished } from './support/programs.ts'
+import { seedOfRun } from './support/random.ts'
 import { buildSanitized, REPORT_CODE, runSanitized, type Sanitizer } from './support/sanitized.ts'
 import { tempDir } from './support/temp-dir.ts'
 
@@ -24,7 +25,7 @@ const CANCEL_LIMIT_MS = '5000'
 const SKIP = process.platform === 'linux' ? false : 'the flags are those of gcc on Linux'
 /** What hosts say, and what was once found to break the client. */
 const CORPUS_DIR = path.join(import.meta.dirname, 'fixtures', 'control')
-const SEED = process.env.SEEKCACHE_TEST_SEED ?? String(Math.floor(Math.random() * 2 ** 31))
+const SEED = seedOfRun()
 
 const PROGRAMS: Readonly<Record<Sanitizer, readonly string[]>> = {
   address: ['client-test', 'client-hammer', 'protocol-fuzz', 'element-hammer', 'element-cancel'],
@@ -51,7 +52,7 @@ for (const sanitizer of ['address', 'thread'] as const) {
         const { path: file, name } = film.files.mkv
         await using nginx = await startNginx(path.dirname(file))
         await using host = await startHost()
-        const ran = await runSanitized(sanitizer, program, ['--seed', SEED, '--seconds', '4', `${scheme}${nginx.url(name)}`, file], host.clientEnv)
+        const ran = await runSanitized(sanitizer, program, ['--seed', String(SEED), '--seconds', '4', `${scheme}${nginx.url(name)}`, file], host.clientEnv)
         console.log(`${program}, ${sanitizer} sanitizer: ${ran.stdout.trim()}`)
         assertClean(ran)
       })
@@ -73,7 +74,7 @@ test('100 000 mutations of what hosts say, under the address sanitizer', { skip:
   const corpus = readdirSync(CORPUS_DIR).map((name) => path.join(CORPUS_DIR, name))
   await using folder = await tempDir()
   const artifact = folder.file('input')
-  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', SEED, '--execs', '100000', '--artifact', artifact, ...corpus])
+  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', String(SEED), '--execs', '100000', '--artifact', artifact, ...corpus])
   console.log(`protocol-fuzz: ${ran.stdout.trim()}`)
   if (ran.code !== 0) console.log(`the input that fails, for test/fixtures/control: ${JSON.stringify(await readFile(artifact, 'latin1'))}`)
   assertClean(ran)

@@ -52,5 +52,8 @@ int main(int argc, char **argv) {
   signal(SIGALRM, onAlarm);
   gst_init(nullptr, nullptr);
   findPlugin();
-  return seekcache::player::Player(*options).run();
+  int code = seekcache::player::Player(*options).run();
+  // For GStreamer's leak tracer, which reports here.
+  gst_deinit();
+  return code;
 }
