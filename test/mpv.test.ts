@@ -15,7 +15,7 @@ import { promisify } from 'node:util'
 import { connect } from '../src/client/cache.ts'
 import { fileContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
-import { startFaultOrigin } from './support/fault-origin.ts'
+import { startFaultOrigin, type Script } from './support/fault-origin.ts'
 import { CLI_FILE, startHost, type TestHost } from './support/host.ts'
 import { longFilm, shortFilm } from './support/media.ts'
 import { type Mpv, startMpv } from './support/mpv.ts'
@@ -352,4 +352,98 @@ test('the shim starts the next mpv on PATH, with the script first and every argu
   assert.deepEqual(stdout.split('\n').slice(0, -1), [fake, `--script=${SCRIPT}`, '--a=b c', '*', ''])
   const nowhere = promisify(execFile)('/bin/sh', [shim], { env: { PATH: SHIM_DIR } })
   await assert.rejects(nowhere, { code: 127 })
+})
+
+/** Of a film whose middle never comes, once `isOn`. */
+function frozenMiddle(sizeBytes: number): { readonly script: Script; isOn: boolean; readonly start: number } {
+  const [start, end] = [Math.floor(sizeBytes * 0.4), Math.floor(sizeBytes * 0.6)]
+  const middle = {
+    start,
+    isOn: true,
+    script: ({ range }: Parameters<Script>[0]) => {
+      const [from, to] = [range?.start ?? 0, range?.end ?? sizeBytes]
+      if (!middle.isOn || from >= end || to <= start) return undefined
+      return from >= start ? ({ kind: 'head-held' } as const) : ({ kind: 'body-stalled', afterBytes: start - from } as const)
+    },
+  }
+  return middle
+}
+
+const NO_LIMITS = ['--stall', '600', '--wait', '600']
+
+for (const format of ['mkv', 'mp4'] as const) {
+  for (const cache of ['auto', 'no']) {
+    test(`a seek in a ${format} shows its picture although the read before is stalled for ever (cache=${cache})`, async () => {
+      const film = await shortFilm()
+      const content = fileContent(film.files[format].path)
+      const middle = frozenMiddle(content.sizeBytes)
+      await using origin = await startFaultOrigin({ content, script: middle.script })
+      await using host = await startHost({ args: NO_LIMITS })
+      await using mpv = await scriptedMpv({ cacheDir: host.cacheDir, args: [`--cache=${cache}`, '--demuxer-max-bytes=2MiB', '--demuxer-max-back-bytes=1MiB'] })
+      await mpv.open(origin.url(`film.${format}`))
+      for (const percent of [90, 10]) {
+        const before = origin.requests.length
+        await mpv.command('seek', 50, 'absolute-percent')
+        await origin.when('a stalled read', (seen) => seen.requests.slice(before).some(({ outcome }) => outcome === 'stalled'))
+        await new Promise((resolve) => setTimeout(resolve, 400)) // a person is not faster
+        const ms = await mpv.seekPercent(percent)
+        console.log(`${format}, cache=${cache}: a seek to ${percent} % out of a stalled read took ${Math.round(ms)} ms`)
+        await assertAtPercent(mpv, percent, film.seconds)
+      }
+      middle.isOn = false
+      origin.release()
+      await mpv.seekPercent(50)
+      await assertAtPercent(mpv, 50, film.seconds)
+    })
+  }
+}
+
+test('a seek inside what mpv holds itself cuts no read, stalled or not', async () => {
+  const film = await shortFilm()
+  const content = fileContent(film.files.mkv.path)
+  const middle = frozenMiddle(content.sizeBytes)
+  await using origin = await startFaultOrigin({ content, script: middle.script })
+  await using host = await startHost({ args: NO_LIMITS })
+  await using mpv = await scriptedMpv({ cacheDir: host.cacheDir, args: ['--cache=yes', '--pause'] })
+  await mpv.open(origin.url('film.mkv'))
+  await origin.when('the stalled readahead', (seen) => seen.requests.some(({ outcome }) => outcome === 'stalled'))
+  await new Promise((resolve) => setTimeout(resolve, 400))
+  await mpv.seekPercent(20)
+  await mpv.seekPercent(5)
+  assert.equal((await metricsOf(host)).get('seekcache_responses_total{status="503"}'), undefined)
+  middle.isOn = false
+  origin.release()
+  await mpv.seekPercent(95)
+  await assertAtPercent(mpv, 95, film.seconds)
+})
+
+async function metricsOf(host: TestHost): Promise<Map<string, number>> {
+  const lines = (await (await fetch(`${host.proxy}/metrics`)).text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'))
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]))
+}
+
+test("a URL that expires in the middle is renewed by the person's own script", async () => {
+  const film = await shortFilm()
+  let valid = '/film.mkv?Signature=1'
+  await using origin = await startFaultOrigin({
+    content: fileContent(film.files.mkv.path),
+    script: (request) => (request.target === valid ? undefined : { kind: 'status', status: 403 }),
+  })
+  await using host = await startHost()
+  await using folder = await tempDir()
+  const renewer = folder.file('renewer.lua')
+  await writeFile(renewer, `mp.register_script_message("seekcache-renew", function(url, status)
+    mp.commandv("script-message-to", "seekcache", "renew", (url:gsub("=1$", "=2")), "X-Status: " .. status)
+  end)`)
+  await using mpv = await scriptedMpv({
+    cacheDir: host.cacheDir, options: ['renew=yes'],
+    args: [`--script=${renewer}`, '--demuxer-max-bytes=1MiB', '--demuxer-max-back-bytes=1MiB'],
+  })
+  await mpv.open(origin.url('film.mkv?Signature=1'))
+  valid = '/film.mkv?Signature=2'
+  await mpv.seekPercent(80)
+  await assertAtPercent(mpv, 80, film.seconds)
+  assert.equal(origin.requests.at(-1)?.headers['x-status'], '403')
+  assert.doesNotMatch(mpv.output + host.stderr, /Signature=/)
+  await mpv.quit()
 })

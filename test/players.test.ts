@@ -101,19 +101,24 @@ const isNear = ({ range }: { range?: { start?: number } | undefined }): boolean 
 const runsNear = (origin: FaultOrigin): boolean => origin.requests.some((request) => isNear(request) && request.outcome === 'running')
 
 test('the newest connection of a named player is its demand at once; an older one that stays has it back', async () => {
-  await using served = await serve({ script: slow })
+  await using served = await serve({ script: (request) => (isNear(request) ? slow() : { kind: 'head-held' }) })
   const url = served.url('one')
   const older = await get(url, 0)
   const reading = older.take(3 * MIB)
   await served.origin.when('fetches for the first', runsNear)
-  const newer = await get(url, 50_000_000)
-  await newer.take(1000)
-  assert.equal(older.isClosed, false)
+  const newer = get(url, 50_000_000)
+  await served.origin.when('fetches for the second', (origin) => origin.requests.some(({ range }) => range?.start === 50_000_000))
   await served.origin.when('no fetch for the first', (origin) => !runsNear(origin))
+  const before = served.origin.requests.filter(isNear).length
+  await new Promise((resolve) => setTimeout(resolve, 500)) // for what must not happen there is nothing to wait for
+  assert.equal(served.origin.requests.filter(isNear).length, before)
+  served.origin.setScript(slow)
+  served.origin.release()
+  await (await newer).take(1000)
+  assert.equal(older.isClosed, false)
   await served.origin.when('fetches for the first again: it has stayed', runsNear)
   served.origin.setScript(undefined)
   await reading
-  newer.destroy()
   older.destroy()
 })
 
@@ -130,19 +135,26 @@ test('two named players on one file are both served, each with a demand of its o
 })
 
 test('a connection that takes nothing while another one of an unnamed player reads is no demand until it moves', async () => {
-  await using served = await serve({ script: slow })
+  // What the sockets take comes at once, what the window wants beyond it never.
+  const script: Script = (request) => {
+    const { start = 0 } = request.range ?? {}
+    return isNear(request) && start >= 20 * MIB ? { kind: 'head-held' } : undefined
+  }
+  await using served = await serve({ script }, ['--stall', '60'])
+  const isAsked = (origin: FaultOrigin): boolean => origin.requests.some((request) => isNear(request) && request.outcome === 'stalled')
   const paused = await get(served.url(), 0)
-  await paused.take(1000)
-  await served.origin.when('fetches for it', runsNear)
+  await paused.take(8 * MIB)
+  await served.origin.when('what its window wants', isAsked)
   const playing = await get(served.url(), 50_000_000)
-  // Whoever waits for bytes is no paused player: the first one's sockets must be full before it can be.
-  served.origin.setScript((request) => (isNear(request) ? undefined : slow()))
+  await playing.take(2 * MIB)
   let isOver = false
   const playOn = (async () => {
-    while (!isOver) await playing.take(20_000)
+    for (; !isOver; await new Promise((resolve) => setTimeout(resolve, 20))) await playing.take(20_000) // as a player takes it
   })()
-  await served.origin.when('no fetch for the paused one', (origin) => origin.bodyBytesSent > 3 * MIB && !runsNear(origin))
+  await served.origin.when('what the paused one wants, again: the seek took its connections', isAsked)
+  await served.origin.when('nothing for the paused one', (origin) => !isAsked(origin))
   const before = served.origin.requests.length
+  served.origin.setScript(undefined)
   await paused.take(30 * MIB)
   assert.ok(served.origin.requests.slice(before).some(isNear), 'it is demand again')
   isOver = true

@@ -9,6 +9,11 @@
 -- loopback addresses, and URLs that need mpv's own cookie file, proxy or client certificate. URLs and headers carry
 -- credentials, so no message holds either.
 --
+-- The host is told of seeks out of mpv's own cache, since mpv does not leave a read that is stalled for a seek. And a script
+-- of the person's own can give a fresh URL when one expires in the middle: with the option `renew`, this script broadcasts
+-- `seekcache-renew URL STATUS` (a script message), and takes `script-message-to seekcache renew FRESH-URL ["Name: value"]…`
+-- as the answer, without a URL as a refusal. Both need curl, as Lua has no sockets.
+--
 -- Options: script-opts/seekcache.conf, or --script-opts=seekcache-OPTION=VALUE.
 
 local mp = require("mp")
@@ -27,6 +32,10 @@ local options = {
     start_timeout = 5,
     -- Also for URLs on this machine, which seldom gain from a cache.
     intercept_loopback = false,
+    -- Tell the host of seeks.
+    seek_hints = true,
+    -- Ask the person's own scripts for a fresh URL when one has expired.
+    renew = false,
 }
 require("mp.options").read_options(options, "seekcache")
 
@@ -36,6 +45,11 @@ local MAX_URL_BYTES = 4000
 -- What these options are while a file plays through the proxy. The host has been given the headers: loopback must not get
 -- them again. Prefetching opens the next entry behind the back of every hook, directly and with these emptied options.
 local WHILE_PROXIED = { ["http-header-fields"] = {}, ["referrer"] = "", ["prefetch-playlist"] = false }
+
+-- A message to the host takes some ms; a question of the host's is answered within 25 s.
+local MESSAGE_SECONDS, POLL_SECONDS = 5, 40
+-- How long to wait before asking a host again that did not answer.
+local RETRY_SECONDS = 1
 
 -- What this file's load has come to: the exchange in force, and the originals that the proxy could not play.
 local exchange = nil
@@ -220,7 +234,14 @@ local function request_headers()
     return headers
 end
 
-local function proxy_url(proxy, url)
+-- Tells this load's requests from those of other players and other loads.
+local loads = 0
+local function next_player()
+    loads = loads + 1
+    return ("mpv-%d-%d-%d"):format(utils.getpid(), math.floor(mp.get_time() * 1000), loads)
+end
+
+local function proxy_url(proxy, url, player)
     local headers = {}
     for _, header in ipairs(request_headers()) do
         headers[#headers + 1] = ("[%s,%s]"):format(utils.format_json(header[1]), utils.format_json(header[2]))
@@ -228,16 +249,17 @@ local function proxy_url(proxy, url)
     -- mpv takes a URL with spaces, as ffmpeg does; on the wire, and for the host, they are escaped.
     local escaped = url:gsub("[%c ]", function(char) return ("%%%02X"):format(char:byte()) end)
     -- Written by hand: an empty Lua table does not tell whether it is a list.
-    local spec = ('{"url":%s,"headers":[%s]}'):format(utils.format_json(escaped), table.concat(headers, ","))
+    local spec = ('{"url":%s,"headers":[%s],"player":"%s"}'):format(
+        utils.format_json(escaped), table.concat(headers, ","), player)
     return proxy .. "/u/" .. base64url(spec) .. "/" .. file_name(url_parts(url).path)
 end
 
 -- What to open instead of `name`, or nil and the reason why `name` itself is opened.
-local function proxied(proxy, name)
+local function proxied(proxy, name, player)
     if name:sub(1, 6) ~= "edl://" then
         local reason = not_for_host(name, proxy)
         if reason then return nil, reason end
-        local url = proxy_url(proxy, name)
+        local url = proxy_url(proxy, name, player)
         if #url > MAX_URL_BYTES then return nil, "its URL and headers are too long" end
         return url
     end
@@ -249,8 +271,8 @@ local function proxied(proxy, name)
         if not first then break end
         local value = name:sub(last + 1, last + tonumber(length))
         out[#out + 1] = name:sub(position, first - 1)
-        if not_for_host(value, proxy) == nil and #proxy_url(proxy, value) <= MAX_URL_BYTES then
-            value = proxy_url(proxy, value)
+        if not_for_host(value, proxy) == nil and #proxy_url(proxy, value, player) <= MAX_URL_BYTES then
+            value = proxy_url(proxy, value, player)
             count = count + 1
         end
         out[#out + 1] = ("%%%d%%%s"):format(#value, value)
@@ -261,9 +283,119 @@ local function proxied(proxy, name)
     return table.concat(out)
 end
 
+------------------------------------------------------------------------------------------------- Messages to the host
+
+local curl_found = nil
+local function has_curl()
+    if curl_found == nil then
+        curl_found = false
+        for dir in (os.getenv("PATH") or ""):gmatch("[^:]+") do
+            curl_found = curl_found or utils.file_info(dir .. "/curl") ~= nil
+        end
+        if not curl_found then msg.verbose("there is no curl: the host is told nothing") end
+    end
+    return curl_found
+end
+
+local function may_hint() return options.seek_hints and has_curl() end
+
+-- Asks the host, under the path of what plays, or tells it `body`. All that is secret goes over curl's standard input: a
+-- process's arguments are for everybody to see. Returns what aborts it.
+local function to_host(of, kind, body, seconds, done)
+    local lines = { ("max-time = %d"):format(seconds), 'noproxy = "*"', "silent", "fail" }
+    if body then
+        lines[#lines + 1] = ('data = "%s"'):format((body:gsub('[\\"]', "\\%0")))
+        lines[#lines + 1] = 'header = "Content-Type: application/json"'
+    end
+    -- All files of an EDL, but each once.
+    local told = {}
+    for spec in of.instead:gmatch("/u/([%w_-]+)/") do
+        if not told[spec] then lines[#lines + 1] = ('url = "%s/%s/u/%s"'):format(of.proxy, kind, spec) end
+        told[spec] = true
+    end
+    return mp.command_native_async({
+        name = "subprocess",
+        args = { "curl", "-q", "--config", "-" },
+        stdin_data = table.concat(lines, "\n") .. "\n",
+        capture_stdout = true,
+        playback_only = false,
+    }, function(_, result) done(type(result) == "table" and result or {}) end)
+end
+
+-- ffmpeg reconnects at the old place when the host has cut a read for a seek. Once is wanted, for what else may cut a
+-- connection; the host refuses that for a seek, and ffmpeg's pauses before further tries would be the seek's.
+-- Returns what to set for a file that is not proxied after all.
+local function set_reconnection()
+    local before = mp.get_property_native("stream-lavf-o") or {}
+    local during = { reconnect_delay_max = "0" }
+    for name, value in pairs(before) do during[name] = value end
+    mp.set_property_native("file-local-options/stream-lavf-o", during)
+    -- An empty table may be a list to mpv; this is what it sets by itself.
+    return next(before) and before or { reconnect_delay_max = "7" }
+end
+
+-- What mpv holds it seeks in without the host. To cut its read then would look like the file's end to it.
+local function is_held(time)
+    local state = mp.get_property_native("demuxer-cache-state") or {}
+    for _, range in ipairs(state["seekable-ranges"] or {}) do
+        if range["start"] <= time and time <= range["end"] then return true end
+    end
+    return false
+end
+
+mp.register_event("seek", function()
+    if not exchange or not may_hint() then return end
+    local time, duration = mp.get_property_number("time-pos"), mp.get_property_number("duration")
+    if not time or not duration or duration <= 0 or is_held(time) then return end
+    local body = ('{"timeSeconds":%.3f,"durationSeconds":%.3f}'):format(math.max(time, 0), duration)
+    to_host(exchange, "hint", body, MESSAGE_SECONDS, function(result)
+        if result.status ~= 0 then msg.debug("the host was not told of the seek") end
+    end)
+end)
+
+-- Until the file ends there is always one request open by which the host can ask for a fresh URL.
+local listen_for_renewal
+function listen_for_renewal(of)
+    of.poll = to_host(of, "renewal", nil, POLL_SECONDS, function(result)
+        if exchange ~= of then return end
+        local question = utils.parse_json(result.stdout or "")
+        if type(question) == "table" and question.renewal then
+            of.question = question.renewal
+            msg.verbose("the URL has expired: asking for a fresh one")
+            mp.commandv("script-message", "seekcache-renew", of.original, tostring(question.httpStatus))
+        end
+        local pause = result.status == 0 and 0 or RETRY_SECONDS
+        mp.add_timeout(pause, function()
+            if exchange == of then listen_for_renewal(of) end
+        end)
+    end)
+end
+
+mp.register_script_message("renew", function(url, ...)
+    local of = exchange
+    if not of or not of.question then return end
+    local fields = { ('"renewal":%d'):format(of.question) }
+    if url and url ~= "" then fields[#fields + 1] = '"url":' .. utils.format_json(url) end
+    local headers = {}
+    for _, field in ipairs({ ... }) do
+        local name, value = field:match("^%s*([^:%s]+)%s*:%s*(.-)%s*$")
+        if name then headers[#headers + 1] = ("[%s,%s]"):format(utils.format_json(name), utils.format_json(value)) end
+    end
+    if #headers > 0 then fields[#fields + 1] = ('"headers":[%s]'):format(table.concat(headers, ",")) end
+    of.question = nil
+    to_host(of, "renewal", "{" .. table.concat(fields, ",") .. "}", MESSAGE_SECONDS, function(result)
+        if result.status ~= 0 then msg.warn("the host did not take the fresh URL") end
+    end)
+end)
+
+mp.register_event("end-file", function()
+    if exchange and exchange.poll then mp.abort_async_command(exchange.poll) end
+    exchange = nil
+end)
+
 local function open_through(proxy)
     local original = mp.get_property("stream-open-filename")
-    local instead, reason = proxied(proxy, original)
+    local instead, reason = proxied(proxy, original, next_player())
     if not instead then
         msg.verbose("left alone: " .. reason)
         return
@@ -278,8 +410,10 @@ local function open_through(proxy)
             mp.set_property_native("file-local-options/" .. name, value)
         end
     end
+    if may_hint() then before["stream-lavf-o"] = set_reconnection() end
     mp.set_property("stream-open-filename", instead)
-    exchange = { original = original, instead = instead, before = before }
+    exchange = { original = original, instead = instead, before = before, proxy = proxy }
+    if options.renew and has_curl() then listen_for_renewal(exchange) end
 end
 
 -- Whether it is worth looking for a host, by what can be told without one.
