@@ -243,7 +243,8 @@ async function ensureToken(cacheDir: string): Promise<string> {
 
 async function writePrivate(path: string, text: string): Promise<void> {
   try {
-    await writeFile(`${path}.new`, text, { mode: 0o600 })
+    await rm(`${path}.new`, { force: true })
+    await writeFile(`${path}.new`, text, { mode: 0o600, flag: 'wx' }) // never through a link
     await rename(`${path}.new`, path)
   } catch (cause) {
     throw unwritable(dirname(path), cause)

@@ -11,7 +11,7 @@ import { spawnSync } from 'node:child_process'
 import { closeSync, constants, openSync } from 'node:fs'
 
 import { SeekCacheError } from '../errors.ts'
-import { unwritable, type Layout } from './layout.ts'
+import { LOCK_FLAGS, unwritable, type Layout } from './layout.ts'
 
 /** O_EXLOCK of macOS's <fcntl.h>; Node does not export it. */
 const DARWIN_O_EXLOCK = 0x20
@@ -29,7 +29,7 @@ export function lockDir(layout: Layout): DirLock {
 }
 
 function openLocked(layout: Layout): number {
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NONBLOCK | DARWIN_O_EXLOCK
+  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK | DARWIN_O_EXLOCK
   try {
     return openSync(layout.lockFile, flags, 0o600)
   } catch (error) {
@@ -41,7 +41,7 @@ function openLocked(layout: Layout): number {
 function openAndLock(layout: Layout): number {
   let fd: number
   try {
-    fd = openSync(layout.lockFile, 'a', 0o600)
+    fd = openSync(layout.lockFile, LOCK_FLAGS, 0o600)
   } catch (error) {
     throw unwritable(layout.dir, error)
   }

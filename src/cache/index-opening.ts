@@ -97,7 +97,8 @@ function isSuspect(indexDir: string, bootId: string): boolean {
 function writeState(indexDir: string, state: IndexState): void {
   const path = stateFile(indexDir)
   try {
-    writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600 })
+    rmSync(`${path}.new`, { force: true })
+    writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600, flag: 'wx' })
     renameSync(`${path}.new`, path)
   } catch {
     rmSync(path, { force: true })

@@ -12,14 +12,26 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, open, readFile, rename, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { constants } from 'node:fs'
+import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import { SeekCacheError } from '../errors.ts'
+import { claimDir, claimFile, type KnownNames } from './private-dir.ts'
 
 /** Raise it when a directory written by this code could not be read by the code before, and keep a golden directory. */
 export const FORMAT_VERSION = 1
 const FORMAT_LINE = `seekcache cache directory, format ${FORMAT_VERSION}\n`
+
+/** The format first: it tells a cache directory. */
+const KNOWN_NAMES: KnownNames = {
+  files: ['format', 'lock', 'port', 'token', 'host.json', 'host.log'],
+  directories: ['index', 'extents'],
+  sockets: ['control.sock'],
+}
+
+/** Neither through a link nor waiting for a FIFO's reader. */
+export const LOCK_FLAGS = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 export interface Layout {
   readonly dir: string
@@ -51,29 +63,14 @@ export function newGenerationId(): string {
  */
 export async function prepareLayout(layout: Layout): Promise<void> {
   try {
-    await makeDir(layout.dir)
-    await chmod(layout.dir, 0o700)
-    await makeDir(layout.indexDir)
-    await makeDir(layout.extentsDir)
-    const probe = await open(layout.lockFile, 'a', 0o600)
+    await claimDir(layout.dir, KNOWN_NAMES)
+    for (const name of await readdir(layout.indexDir)) await claimFile(join(layout.indexDir, name))
+    const probe = await open(layout.lockFile, LOCK_FLAGS, 0o600)
     await probe.close()
   } catch (cause) {
-    throw unwritable(layout.dir, cause)
+    throw cause instanceof SeekCacheError ? cause : unwritable(layout.dir, cause)
   }
   await checkFormat(layout)
-}
-
-/**
- * Like `mkdir -p`, private to the user. Not Node's own `recursive`: that never returns where a file system answers ENOENT to
- * a mkdir in a directory that exists (seen in /proc).
- */
-async function makeDir(path: string): Promise<void> {
-  const problem = await mkdir(path, { mode: 0o700 }).then(() => undefined, (error: NodeJS.ErrnoException) => error)
-  if (problem === undefined || problem.code === 'EEXIST') return
-  const parent = dirname(path)
-  if (problem.code !== 'ENOENT' || parent === path || (await stat(parent).catch(() => undefined)) !== undefined) throw problem
-  await makeDir(parent)
-  await mkdir(path, { mode: 0o700 })
 }
 
 export function unwritable(dir: string, cause: unknown): SeekCacheError {
@@ -103,6 +100,7 @@ async function checkFormat(layout: Layout): Promise<void> {
 }
 
 async function writeFormat(path: string): Promise<void> {
-  await writeFile(`${path}.new`, FORMAT_LINE, { mode: 0o600, flush: true })
+  await rm(`${path}.new`, { force: true })
+  await writeFile(`${path}.new`, FORMAT_LINE, { mode: 0o600, flush: true, flag: 'wx' })
   await rename(`${path}.new`, path)
 }

@@ -9,7 +9,7 @@
  * costs the caching, not the bytes: they stay in bounded memory until the disk works again.
  */
 
-import { mkdir, unlink } from 'node:fs/promises'
+import { unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { CHUNK_BYTES, intersect, type Range } from '../bytes/ranges.ts'
@@ -25,6 +25,7 @@ import type { IndexChange, IndexContent, IndexDb } from './index-db.ts'
 import { closeIndex, openIndex } from './index-opening.ts'
 import { extentPath, layoutOf, newExtentFileName, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
+import { claimSubdir } from './private-dir.ts'
 import type { ExtentKey, ResourceRecord } from './records.ts'
 import { removeOrphans } from './recovery.ts'
 import { Room } from './room.ts'
@@ -378,7 +379,7 @@ export class Store {
 
   async #createFile(extent: Extent): Promise<void> {
     const make = async (): Promise<void> => {
-      await mkdir(dirname(extent.path), { recursive: true, mode: 0o700 })
+      await claimSubdir(dirname(extent.path))
       await this.#files.create(extent.path)
     }
     await make().catch(async (error: NodeJS.ErrnoException) => {

@@ -42,6 +42,7 @@ const MAX_LOG_BYTES = 8 * 1024 * 1024
 const OTHER_HOST_DEADLINE_MS = 10_000
 
 export async function serve(flags: ServeFlags): Promise<number> {
+  process.umask(0o077) // for what makes files without saying their mode, LMDB above all
   const options = hostOptions(flags)
   let host: Host
   try {

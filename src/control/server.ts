@@ -2,7 +2,7 @@
  * The control socket: listens, private to its user, and makes a ControlConnection of each client.
  */
 
-import { chmodSync, unlinkSync } from 'node:fs'
+import { lstat, rm } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 
 import { SeekCacheError } from '../errors.ts'
@@ -46,7 +46,6 @@ export class ControlServer {
     await isListening.catch((cause: Error) => {
       throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `cannot listen on ${path}: ${cause.message}`, { cause })
     })
-    chmodSync(path, 0o600)
   }
 
   async close(): Promise<void> {
@@ -64,19 +63,19 @@ export function checkSocketPath(path: string): void {
   )
 }
 
-/** A socket that nobody listens on is left over from a host that died. */
+/** A socket that nobody listens on is left over from a host that died. What is no socket is not ours to remove. */
 async function removeStaleSocket(path: string): Promise<void> {
-  const isAnswered = await new Promise<boolean>((resolve) => {
+  const found = await lstat(path).catch(() => undefined)
+  if (found === undefined) return
+  if (!found.isSocket()) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `${path} is no socket: remove it, or choose another with --socket`)
+  const problem = await new Promise<string | undefined>((resolve) => {
     const probe = connect(path, () => {
       probe.destroy()
-      resolve(true)
+      resolve(undefined)
     })
-    probe.on('error', () => resolve(false))
+    probe.on('error', (error: NodeJS.ErrnoException) => resolve(error.code))
   })
-  if (isAnswered) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `the socket ${path} is another host's: choose another with --socket`)
-  try {
-    unlinkSync(path)
-  } catch {
-    // there is none
-  }
+  // Anything else, a full backlog say, is somebody who is there.
+  if (problem !== 'ECONNREFUSED') throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `the socket ${path} is another host's: choose another with --socket`)
+  await rm(path, { force: true })
 }
