@@ -34,6 +34,8 @@ export interface HostOptions {
   readonly idleExitMs: number | undefined
   /** How long a proxy request is held for its first byte. */
   readonly waitMs: number
+  /** How long it is held for the next byte once it is being answered; players give up earlier if they like. */
+  readonly bodyWaitMs: number
   /** Share of reads whose chunk is compared with its checksum, 0 to 1. */
   readonly checkedShare: number
   /** fdatasync before each commit. */
@@ -43,6 +45,10 @@ export interface HostOptions {
   readonly maxWindowBytes: number
   /** A fetch without a byte for so long is replaced. */
   readonly stallMs: number
+  /** The same before its first byte: an origin may have to wake a disk or a transcoder. At least `stallMs`. */
+  readonly firstByteMs: number
+  /** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
+  readonly revalidateMs: number
   /** A program, with its arguments split at spaces, that gives a fresh URL for an expired one. */
   readonly renewCommand: string | undefined
   /** Query parameters that do not choose a resource, besides known signatures. */
@@ -57,11 +63,14 @@ export const HOST_DEFAULTS: Omit<HostOptions, 'cacheDir' | 'socketPath'> = {
   reserveFreeBytes: 2 ** 30,
   idleExitMs: undefined,
   waitMs: 30_000,
+  bodyWaitMs: 120_000,
   checkedShare: 1 / 64,
   syncData: false,
   connectionsPerOrigin: 8,
   maxWindowBytes: 64 * 2 ** 20,
   stallMs: 3_000,
+  firstByteMs: 10_000,
+  revalidateMs: 5_000,
   renewCommand: undefined,
   ignoredParameters: [],
   sharesCredentials: false,

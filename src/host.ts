@@ -97,6 +97,7 @@ export class Host {
       transport: this.#transport,
       telemetry,
       limits: scheduleLimits(options),
+      revalidateMs: options.revalidateMs,
       userAgent: `seekcache/${VERSION}`,
       keyRules: options,
       renewals,
@@ -107,6 +108,7 @@ export class Host {
         port: options.port === 0 ? lastPort(options.cacheDir) : options.port,
         isPortRequired: options.port !== 0,
         waitMs: options.waitMs,
+        bodyWaitMs: options.bodyWaitMs,
       },
       { library: this.#library, urls: this.#urls, renewals, telemetry, onActivity },
     )
@@ -218,7 +220,7 @@ function scheduleLimits(options: HostOptions): ScheduleLimits {
     maxFetches: options.connectionsPerOrigin,
     initialWindowBytes: INITIAL_WINDOW_BYTES,
     maxWindowBytes: options.maxWindowBytes,
-    stall: { firstByteMs: Math.max(10_000, options.stallMs), betweenBytesMs: options.stallMs },
+    stall: { firstByteMs: Math.max(options.firstByteMs, options.stallMs), betweenBytesMs: options.stallMs },
   }
 }
 

@@ -34,9 +34,6 @@ const PROBE_BYTES = 32 * 1024
 const TAIL_BYTES = 256 * 1024
 const TAIL_END_BYTES = 48 * 1024
 const TAIL_DEADLINE_MS = 30_000
-/** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
-const REVALIDATION_MS = 5_000
-
 /** Tries of a first request; then its failure is the answer. Mid-play, tries go on until the reader's deadline. */
 const MAX_OPENING_TRIES = 4
 
@@ -68,6 +65,8 @@ export interface MediaParts {
   readonly telemetry: Telemetry
   readonly limits: ScheduleLimits
   readonly userAgent: string
+  /** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
+  readonly revalidateMs: number
   readonly renewals: Renewals
 }
 
@@ -111,7 +110,7 @@ export class Opener {
 
   /** @returns the record if the origin still has this version or cannot be asked, undefined if it has another one */
   async #check(record: ResourceRecord, source: Source, signal: AbortSignal): Promise<ResourceRecord | undefined> {
-    const limit = timeLimit(REVALIDATION_MS, signal)
+    const limit = timeLimit(this.#parts.revalidateMs, signal)
     try {
       const told = await source.revalidate(validatorOf(record), record.sizeBytes, limit.signal)
       if (told.outcome === 'changed') return undefined
@@ -121,7 +120,7 @@ export class Opener {
       if (signal.aborted) throw error
       if (isCode(error, 'ERR_SEEKCACHE_ORIGIN_CHANGED')) return undefined
       if (!saysNothingOfFile(error)) throw error
-      if (this.#presentBytes(record) === 0) return undefined
+      if (!(await this.#hasBytes(record))) return undefined
       this.#parts.telemetry.log.warn({ resource: source.display }, `${(error as Error).message}: playing from what is cached`)
       return record
     } finally {
@@ -129,19 +128,21 @@ export class Opener {
     }
   }
 
-  #presentBytes(record: ResourceRecord): number {
-    let lengthBytes = 0
-    for (const range of this.#parts.store.presentRanges(record.generation, record.sizeBytes)) lengthBytes += range.end - range.start
-    return lengthBytes
+  /** Incomplete chunks count: they can be played as well. */
+  async #hasBytes(record: ResourceRecord): Promise<boolean> {
+    const generation = this.#parts.store.openGeneration(record.generation, record.sizeBytes)
+    try {
+      return generation.arrived.lengthBytes > 0
+    } finally {
+      await this.#parts.store.releaseGeneration(generation)
+    }
   }
 
   async #checkBesides(media: CachedMedia, source: Source): Promise<void> {
     const { record, scheduler } = media
     try {
-      const told = await source.revalidate(validatorOf(record), record.sizeBytes, AbortSignal.timeout(REVALIDATION_MS))
-      if (told.outcome === 'changed') {
-        scheduler.supersede(new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin'))
-      }
+      const told = await source.revalidate(validatorOf(record), record.sizeBytes, AbortSignal.timeout(this.#parts.revalidateMs))
+      if (told.outcome === 'changed') scheduler.supersede(told.error)
     } catch (error) {
       this.#parts.telemetry.log.debug({ resource: source.display }, `not revalidated: ${(error as Error).message}`)
     }
@@ -182,11 +183,13 @@ export class Opener {
     }
   }
 
+  /** A probe that is not answered in time is joined by another one: the first that is answered counts. */
   async #probe(key: string, source: Source, signal: AbortSignal): Promise<Media> {
     const opened = await new Promise<{ media: Media; record?: ResourceRecord }>((resolve, reject) => {
       signal.throwIfAborted()
+      const probes = new Set<InFlight>()
       const abort = (): void => {
-        fetch.cancel()
+        for (const probe of probes) probe.cancel()
         reject(signal.reason as Error)
       }
       signal.addEventListener('abort', abort, { once: true })
@@ -194,13 +197,27 @@ export class Opener {
         signal.removeEventListener('abort', abort)
         action()
       }
-      const expected = { start: 0, end: PROBE_BYTES, known: undefined }
-      const fetch: InFlight = new InFlight(0, { source, clock: SYSTEM_CLOCK }, expected, this.#parts.limits.stall, {
-        onHead: (admitted, head) => settle(() => resolve(this.#beginNew(key, source, admitted, head, fetch))),
-        onBytes: () => {},
-        onEnd: (_, error) => settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing'))),
-        onStall: () => this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet'),
-      })
+      const start = (): void => {
+        const expected = { start: 0, end: PROBE_BYTES, known: undefined }
+        const probe: InFlight = new InFlight(0, { source, clock: SYSTEM_CLOCK }, expected, this.#parts.limits.stall, {
+          onHead: (admitted, head) => {
+            for (const other of probes) if (other !== probe) other.cancel()
+            settle(() => resolve(this.#beginNew(key, source, admitted, head, probe)))
+          },
+          onBytes: () => {},
+          onEnd: (_, error) => {
+            probes.delete(probe)
+            if (probes.size > 0) return
+            settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing')))
+          },
+          onStall: () => {
+            this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet')
+            if (probes.size === 1) start()
+          },
+        })
+        probes.add(probe)
+      }
+      start()
       source.warm()
     })
     if (opened.record !== undefined) await this.#parts.store.putResource(key, opened.record)

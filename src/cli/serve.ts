@@ -22,11 +22,14 @@ export interface ServeFlags {
   readonly reserve?: number
   readonly idleExit?: number
   readonly wait?: number
+  readonly bodyWait?: number
   readonly checkedShare?: number
   readonly sync?: boolean
   readonly connections?: number
   readonly window?: number
   readonly stall?: number
+  readonly firstByte?: number
+  readonly revalidate?: number
   readonly renewCommand?: string
   readonly ignoreParameter?: readonly string[]
   readonly shareCredentials?: boolean
@@ -67,16 +70,23 @@ function hostOptions(flags: ServeFlags): HostOptions {
     maxSizeBytes: flags.maxSize ?? HOST_DEFAULTS.maxSizeBytes,
     reserveFreeBytes: flags.reserve ?? HOST_DEFAULTS.reserveFreeBytes,
     idleExitMs: idleExit === undefined ? undefined : idleExit * 1000,
-    waitMs: flags.wait === undefined ? HOST_DEFAULTS.waitMs : flags.wait * 1000,
+    waitMs: msOr(flags.wait, HOST_DEFAULTS.waitMs),
+    bodyWaitMs: msOr(flags.bodyWait, HOST_DEFAULTS.bodyWaitMs),
     checkedShare: flags.checkedShare ?? HOST_DEFAULTS.checkedShare,
     syncData: flags.sync ?? HOST_DEFAULTS.syncData,
     connectionsPerOrigin: flags.connections ?? HOST_DEFAULTS.connectionsPerOrigin,
     maxWindowBytes: flags.window ?? HOST_DEFAULTS.maxWindowBytes,
-    stallMs: flags.stall === undefined ? HOST_DEFAULTS.stallMs : flags.stall * 1000,
+    stallMs: msOr(flags.stall, HOST_DEFAULTS.stallMs),
+    firstByteMs: msOr(flags.firstByte, HOST_DEFAULTS.firstByteMs),
+    revalidateMs: msOr(flags.revalidate, HOST_DEFAULTS.revalidateMs),
     renewCommand: flags.renewCommand,
     ignoredParameters: flags.ignoreParameter ?? HOST_DEFAULTS.ignoredParameters,
     sharesCredentials: flags.shareCredentials ?? HOST_DEFAULTS.sharesCredentials,
   }
+}
+
+function msOr(seconds: number | undefined, defaultMs: number): number {
+  return seconds === undefined ? defaultMs : seconds * 1000
 }
 
 function logFile(cacheDir: string): string | undefined {

@@ -155,7 +155,7 @@ const STATUS_MEANINGS: Readonly<Record<number, string>> = {
   503: 'it is overloaded',
 }
 
-function changed(what: string): SeekCacheError {
+export function changed(what: string): SeekCacheError {
   return originError('ERR_SEEKCACHE_ORIGIN_CHANGED', `the file has changed at the origin: ${what}`)
 }
 

@@ -14,14 +14,23 @@ const MAX_DELAY_MS = 8_000
 export const MAX_RETRY_AFTER_MS = 60_000
 /** Senseless answers in a row before the last of them is the error. */
 const MAX_REFUSALS = 3
+const UNTRUSTED = new Set([
+  'CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID', 'CERT_REVOKED', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT', 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'CERT_FOR_OTHER_HOST',
+])
 const RETRYABLE_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504])
 
 /** @param tries how often it has failed in a row, this time included */
 export function isRetryable(error: unknown, tries = 1): boolean {
   if (!(error instanceof SeekCacheError)) return false
-  if (error.code === 'ERR_SEEKCACHE_ORIGIN_UNREACHABLE') return true
+  if (error.code === 'ERR_SEEKCACHE_ORIGIN_UNREACHABLE') return !isUntrusted(error)
   if (isRefusal(error)) return tries < MAX_REFUSALS
   return isLater(error) && (error.retryAfterMs ?? 0) <= MAX_RETRY_AFTER_MS
+}
+
+/** A certificate does not become right while somebody waits. */
+function isUntrusted(error: SeekCacheError): boolean {
+  return UNTRUSTED.has((error.cause as NodeJS.ErrnoException | undefined)?.code ?? '')
 }
 
 /** An answer that came, and was not what was asked for. */

@@ -8,7 +8,7 @@
 
 import { formatRange, isStrongEtag } from '../bytes/http-range.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
-import { admit, field, statusError, validatorOf, type Admitted, type Expectation, type ResponseHead } from './admission.ts'
+import { admit, changed, field, statusError, validatorOf, type Admitted, type Expectation, type ResponseHead } from './admission.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from '../resource-spec.ts'
 import { freshUntilMs } from './freshness.ts'
 import { OriginRequest, type RequestObserver } from './request.ts'
@@ -19,7 +19,7 @@ import { Claimant, type Connections, type OriginPool } from './pool.ts'
 import type { Need } from './shares.ts'
 import type { Transport } from './transport.ts'
 import { brokenOff } from './unreachable.ts'
-import { ifRange, isSameVersion, type Validator } from './validator.ts'
+import { ifRange, type Validator } from './validator.ts'
 
 /** As fetch and curl do; a loop is found by it. */
 const MAX_REDIRECTS = 10
@@ -47,7 +47,7 @@ export interface Fetch {
 
 export type Revalidation =
   | { readonly outcome: 'same'; readonly freshUntilMs: number }
-  | { readonly outcome: 'changed' }
+  | { readonly outcome: 'changed'; readonly error: SeekCacheError }
 
 /** Gives a URL in place of one that the origin has answered so; `isExpired` tells which ones have been tried. */
 export type Freshen = (httpStatus: number, isExpired: (url: string) => boolean) => Promise<Renewed | undefined>
@@ -180,17 +180,20 @@ export class Source {
     const settle = (head: ResponseHead): void => {
       if (head.status === 304 && isStrongEtag(known.etag)) {
         const { etag = known.etag } = validatorOf(head)
-        return resolve(etag === known.etag ? { outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) } : { outcome: 'changed' })
+        if (etag !== known.etag) throw changed('its ETag is another one than before')
+      } else {
+        admit(head, { start: 0, end: 1, known: { sizeBytes, validator: known } }, Date.now())
       }
-      const admitted = admit(head, { start: 0, end: 1, known: undefined }, Date.now())
-      const isSame = admitted.sizeBytes === sizeBytes && isSameVersion(known, admitted.validator)
-      resolve(isSame ? { outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) } : { outcome: 'changed' })
+      resolve({ outcome: 'same', freshUntilMs: freshUntilMs(head, Date.now()) })
       if (head.status === 200) queueMicrotask(() => request.current?.cancel()) // its body is the whole file
     }
     request.current = this.#follow(fields, {
       onHead: settle,
       onBytes: () => {},
-      onEnd: (error) => reject(error ?? brokenOff(this.#place)),
+      onEnd: (error) => {
+        if (error?.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') resolve({ outcome: 'changed', error })
+        else reject(error ?? brokenOff(this.#place))
+      },
     })
     const abort = (): void => {
       request.current?.cancel()

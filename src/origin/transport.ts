@@ -16,7 +16,7 @@ export interface TransportOptions {
 export class Transport {
   readonly #options: TransportOptions
   readonly #pools = new Map<string, OriginPool>()
-  readonly #connect: Connector = buildConnector({ timeout: CONNECT_TIMEOUT_MS })
+  readonly #connect: Connector = connector()
 
   constructor(options: TransportOptions) {
     this.#options = options
@@ -36,4 +36,20 @@ export class Transport {
     this.#pools.clear()
     await Promise.all(pools.map((pool) => pool.close()))
   }
+}
+
+/**
+ * A client of undici that meets this one code fails its request, but keeps it in its queue: nothing that is sent by that client
+ * afterwards ever ends. So it is told another code.
+ */
+const OTHER_HOST = 'ERR_TLS_CERT_ALTNAME_INVALID'
+
+function connector(): Connector {
+  const connect = buildConnector({ timeout: CONNECT_TIMEOUT_MS })
+  return (options, callback) =>
+    connect(options, (error, socket) => {
+      if (error === null) return callback(null, socket)
+      const isOtherHost = (error as NodeJS.ErrnoException).code === OTHER_HOST
+      callback(isOtherHost ? Object.assign(new Error(error.message, { cause: error }), { code: 'CERT_FOR_OTHER_HOST' }) : error, null)
+    })
 }

@@ -14,18 +14,22 @@ const REASONS: Readonly<Record<string, string>> = {
   UND_ERR_CONNECT_TIMEOUT: 'it does not answer',
   UND_ERR_SOCKET: 'it broke the connection',
   UND_ERR_RES_CONTENT_LENGTH_MISMATCH: 'its body is not as long as it says',
+  UND_ERR_HEADERS_OVERFLOW: 'the head of its answer is too long',
+  HPE_HEADER_OVERFLOW: 'the head of its answer is too long',
   HPE_INVALID_CONSTANT: 'it does not speak HTTP',
+  CERT_NOT_YET_VALID: 'its certificate is not valid yet',
   CERT_HAS_EXPIRED: 'its certificate has expired',
   DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is self-signed',
   SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is self-signed',
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is by an authority that is not known here',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate cannot be verified',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another host',
+  CERT_FOR_OTHER_HOST: 'its certificate is for another host',
   ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
 }
 
 export function unreachable(error: Error, url: URL): SeekCacheError {
   const code = (error as NodeJS.ErrnoException).code ?? ''
-  const reason = REASONS[code] ?? (code.startsWith('HPE_') ? 'it does not speak proper HTTP' : code || error.message)
+  const reason = REASONS[code] ?? (error.name === 'HTTPParserError' ? 'it does not speak proper HTTP' : code || error.message)
   return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', `cannot fetch from ${url.host}: ${reason}`, { cause: error })
 }
 

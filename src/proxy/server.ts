@@ -27,8 +27,6 @@ import type { ProxyUrls } from './urls.ts'
 
 /** One read of the store; two are in flight. 1 MiB took 0.5 CPU s/GB, 64 KiB 1.4 (measured on loopback). */
 const READ_BYTES = 1024 * 1024
-/** A stalled origin is waited for so long in the middle of a body; players give up earlier if they like. */
-const MID_BODY_DEADLINE_MS = 120_000
 /** A spec with headers is a few KiB of URL. */
 const MAX_HEADER_BYTES = 64 * 1024
 /** For a head, and for everything before the next one; a player on this machine sends its head at once. */
@@ -45,6 +43,8 @@ export interface ProxyOptions {
   readonly isPortRequired: boolean
   /** How long a request is held for its first byte. */
   readonly waitMs: number
+  /** And for each further one. */
+  readonly bodyWaitMs: number
 }
 
 export interface ProxyParts {
@@ -239,7 +239,7 @@ export class Proxy {
       const slot = slots[(turn + 1) % 2]!
       await slot.isFree
       signal.throwIfAborted()
-      const options = { deadlineMs: MID_BODY_DEADLINE_MS, signal }
+      const options = { deadlineMs: this.#options.bodyWaitMs, signal }
       bytes = await connection.read(position, Math.min(READ_BYTES, range.end - position), options, slot.buffer)
     }
     await Promise.all(slots.map((slot) => slot.isFree))

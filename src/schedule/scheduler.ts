@@ -51,6 +51,8 @@ interface Wait {
   readonly reader: Reader
   readonly position: number
   readonly sinceMs: number
+  /** What became of the last fetch of this byte. */
+  lastError: SeekCacheError | undefined
   resolve(): void
   reject(error: Error): void
 }
@@ -184,17 +186,17 @@ export class Scheduler {
         this.requestPlan() // who does not wait any more gives way to those who do
         settle()
       }
-      const wait: Wait = { reader, position, sinceMs: this.nowMs, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
+      const wait: Wait = { reader, position, sinceMs: this.nowMs, lastError: undefined, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
       const onAbort = (): void => wait.reject(cancelled('the read'))
-      const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(options.deadlineMs)))
+      const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(wait, options.deadlineMs)))
       options.signal?.addEventListener('abort', onAbort, { once: true })
       this.#waits.add(wait)
       this.requestPlan()
     })
   }
 
-  #timeout(deadlineMs: number): SeekCacheError {
-    if (this.#lastError !== undefined) return this.#lastError
+  #timeout({ lastError = this.#lastError }: Wait, deadlineMs: number): SeekCacheError {
+    if (lastError !== undefined) return lastError
     const state = this.#inFlight.size > 0 ? 'the origin has not sent a byte' : 'the fetch has not started'
     return new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `no data within ${deadlineMs / 1000} s: ${state}`)
   }
@@ -347,7 +349,7 @@ export class Scheduler {
   #onStall(fetch: InFlight): void {
     this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
     if (!fetch.isDraining) {
-      this.#lastError = new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending')
+      this.#blame(fetch, new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending'))
       if (!fetch.hasBytes && this.#isNewFailure(fetch)) this.#failedTries++
     }
     this.requestPlan()
@@ -380,8 +382,14 @@ export class Scheduler {
     this.requestPlan()
   }
 
-  #onFailure(fetch: InFlight, error: SeekCacheError): void {
+  /** Bytes of another place clear what was the matter in general, not what is the matter with this one. */
+  #blame(fetch: InFlight, error: SeekCacheError): void {
     this.#lastError = error
+    for (const wait of this.#waits) if (fetch.start <= wait.position && wait.position < fetch.end) wait.lastError = error
+  }
+
+  #onFailure(fetch: InFlight, error: SeekCacheError): void {
+    this.#blame(fetch, error)
     if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') return this.supersede(error)
     const isNew = this.#isNewFailure(fetch)
     if (isNew) this.#failedTries++
