@@ -1,58 +1,18 @@
 /** The store on a real directory: what is written comes back, what is damaged is found, what is evicted is gone. */
 
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
 import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
 import { victims } from '../src/cache/eviction.ts'
-import type { Generation, Location } from '../src/cache/generation.ts'
-import type { ResourceRecord } from '../src/cache/records.ts'
-import { layoutOf, newGenerationId, prepareLayout } from '../src/cache/layout.ts'
-import { Store, type StoreOptions } from '../src/cache/store.ts'
+import type { Location } from '../src/cache/generation.ts'
 import { isCode } from '../src/errors.ts'
-import { patternContent, type Content } from './support/content.ts'
+import { extentFiles } from './support/cache-check.ts'
+import { patternContent } from './support/content.ts'
+import { assertBytes, fill, newGeneration, openStore, resourceRecord } from './support/stores.ts'
 import { tempDir } from './support/temp-dir.ts'
-
-const BOOT = 'boot-1'
-
-async function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
-  await prepareLayout(layoutOf(dir))
-  return await Store.open({ dir, maxSizeBytes: 2 ** 30, reserveFreeBytes: 0, checkedShare: 0, syncData: false, bootId: BOOT, ...options })
-}
-
-function record(generation: string, sizeBytes: number): ResourceRecord {
-  return {
-    displayUrl: 'http://origin/film.mkv', fileName: 'film.mkv', generation, sizeBytes, contentType: 'video/x-matroska',
-    etag: '"v1"', lastModified: undefined, isRangeable: true, freshUntilMs: 0, lastUsedMs: 0,
-  }
-}
-
-/** A generation of a new resource. */
-async function newGeneration(store: Store, sizeBytes: number): Promise<Generation> {
-  const id = newGenerationId()
-  await store.putResource(id, record(id, sizeBytes))
-  return store.openGeneration(id, sizeBytes)
-}
-
-function fill(generation: Generation, content: Content, start = 0, end = content.sizeBytes, stepBytes = 100_000): void {
-  for (let at = start; at < end; at += stepBytes) generation.write(at, content.read(at, Math.min(at + stepBytes, end)))
-}
-
-async function assertBytes(generation: Generation, content: Content, start: number, end: number): Promise<void> {
-  for (let at = start; at < end; ) {
-    const bytes = await generation.read(at, end - at)
-    assert.ok(bytes !== undefined && bytes.length > 0, `byte ${at} is there`)
-    assert.ok(bytes.equals(content.read(at, at + bytes.length)), `bytes from ${at} are right`)
-    at += bytes.length
-  }
-}
-
-function extentFiles(dir: string): string[] {
-  const root = join(dir, 'extents')
-  return readdirSync(root).flatMap((generation) => readdirSync(join(root, generation)).map((name) => join(root, generation, name)))
-}
 
 test('what is written is read back, at once and after a restart', async () => {
   await using dir = await tempDir()
@@ -312,7 +272,7 @@ test('a new generation makes the old one go, unless somebody reads it', async ()
   const old = await newGeneration(store, content.sizeBytes)
   fill(old, content)
   await old.settle()
-  await store.putResource(old.id, record('1111111111111111', content.sizeBytes))
+  await store.putResource(old.id, resourceRecord('1111111111111111', content.sizeBytes))
   await assertBytes(old, content, 0, content.sizeBytes)
   await store.releaseGeneration(old)
   assert.deepEqual(extentFiles(dir.path), [])

@@ -7,6 +7,7 @@
  */
 
 import { randomBytes } from 'node:crypto'
+import { constants } from 'node:os'
 import { open, type Database, type RootDatabase } from 'lmdb'
 
 import { unwritable } from './layout.ts'
@@ -41,6 +42,7 @@ export interface IndexContent {
 }
 
 const SALT_BYTES = 16
+const { errno } = constants
 
 export class IndexDb {
   readonly #root: RootDatabase
@@ -185,9 +187,11 @@ export class IndexDb {
   }
 }
 
-/** LMDB's own errors have negative numbers, the system's have positive ones. */
+/** Of the system's numbers these say that the disk, or a limit, is in the way; LMDB passes others on for what a damaged file made it ask. */
+const DISK_SAYS_NO = ['EPERM', 'EIO', 'EAGAIN', 'EACCES', 'EBUSY', 'ENFILE', 'EMFILE', 'ENOSPC', 'EROFS', 'EDQUOT'] as const
+
 function translated(dir: string, error: unknown): Error {
   const { code, message } = error as { readonly code?: unknown; readonly message: string }
-  if (typeof code === 'number' && code > 0) return unwritable(dir, error)
+  if (DISK_SAYS_NO.some((name) => code === errno[name])) return unwritable(dir, error)
   return new IndexUnreadable(message, { cause: error })
 }

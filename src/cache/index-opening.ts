@@ -20,8 +20,8 @@ import type { Layout } from './layout.ts'
 
 /** The same path from `src` and from `dist`. */
 const EXAMINER_PATH = fileURLToPath(new URL('../../dist/cache/index-examiner.js', import.meta.url))
-/** Reading the index of 100 GB takes 20 ms; a damaged one may be a circle. */
-const EXAMINATION_MS = 20_000
+/** Reading the index of 100 GB takes 20 ms; a damaged one may be a circle, and clients wait 15 s for a host. */
+const EXAMINATION_MS = 5_000
 
 /** How the index was left, in `index/state`. */
 type IndexState =
@@ -118,12 +118,14 @@ function readAll(index: IndexDb): IndexContent {
 
 const EMPTY: IndexContent = { salt: undefined, resources: [], extents: [], damagedRecords: 0 }
 
-interface Examination {
+export interface Examination {
   readonly content: IndexContent
   readonly problem: string | undefined
 }
 
-async function examine(indexDir: string): Promise<Examination> {
+/** Reads an index in another process, which it may end. */
+export async function examine(indexDir: string): Promise<Examination> {
+  if (!existsSync(dataFile(indexDir))) return { content: EMPTY, problem: 'it is missing' }
   const child = fork(EXAMINER_PATH, [indexDir], {
     serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'], timeout: EXAMINATION_MS, killSignal: 'SIGKILL',
   })

@@ -38,10 +38,11 @@ export interface Layout {
   readonly indexDir: string
   readonly extentsDir: string
   readonly lockFile: string
+  readonly formatFile: string
 }
 
 export function layoutOf(dir: string): Layout {
-  return { dir, indexDir: join(dir, 'index'), extentsDir: join(dir, 'extents'), lockFile: join(dir, 'lock') }
+  return { dir, indexDir: join(dir, 'index'), extentsDir: join(dir, 'extents'), lockFile: join(dir, 'lock'), formatFile: join(dir, 'format') }
 }
 
 export function extentPath(layout: Layout, generation: string, fileName: string): string {
@@ -82,8 +83,9 @@ export function unwritable(dir: string, cause: unknown): SeekCacheError {
   )
 }
 
-async function checkFormat(layout: Layout): Promise<void> {
-  const path = join(layout.dir, 'format')
+/** Writes the format where there is none yet. @throws ERR_SEEKCACHE_CACHE_FORMAT, _CACHE_UNWRITABLE */
+export async function checkFormat(layout: Layout): Promise<void> {
+  const path = layout.formatFile
   const found = await readFile(path, 'utf8').catch(() => undefined)
   if (found === FORMAT_LINE) return
   const isTorn = found === undefined || /^\0*$/.test(found) // by a power cut

@@ -9,22 +9,15 @@ import { join } from 'node:path'
 import type { Layout } from './layout.ts'
 
 export interface Named {
-  /** Asked in the turn in which the file is removed: an extent is named before its file is made. */
+  /** Asked after the folder was read: an extent is named before its file is made. */
   isNamed(generation: string, fileName: string): boolean
-  isInUse(generation: string): boolean
 }
 
-/** @returns the paths that were removed */
-export async function removeOrphans(layout: Layout, named: Named): Promise<string[]> {
-  const removed: string[] = []
-  for (const path of await orphans(layout, named)) {
-    await rm(path, { recursive: true, force: true }).catch(() => undefined)
-    removed.push(path)
-  }
+export async function removeOrphans(layout: Layout, named: Named & { isInUse(generation: string): boolean }): Promise<void> {
+  for (const path of await orphans(layout, named)) await rm(path, { recursive: true, force: true }).catch(() => undefined)
   for (const entry of await readdir(layout.extentsDir).catch(() => [])) {
     if (!named.isInUse(entry)) await rmdir(join(layout.extentsDir, entry)).catch(() => undefined)
   }
-  return removed
 }
 
 export async function orphans(layout: Layout, named: Named): Promise<string[]> {

@@ -16,6 +16,7 @@ import { demo } from './demo.ts'
 import { EXIT, exitCodeOf } from './exit-code.ts'
 import { play, run } from './play.ts'
 import { serve, type ServeFlags } from './serve.ts'
+import { verify } from './verify.ts'
 
 const program = new Command('seekcache')
   .description('Makes any remote media file behave like a local one.')
@@ -74,6 +75,9 @@ withHeaders(withJson(command('evict [url]', 'remove a file from the cache')))
   .action((url: string | undefined, flags: ClientFlags & { all?: boolean }) => perform((f: typeof flags) => evict(url, f))(flags))
 withJson(command('ls', 'list what is cached')).action(perform(list))
 withJson(command('status', 'show the state of the host')).action(perform(status))
+withJson(command('verify', 'check all that is cached, with no host running; exits with 1 where damage is found'))
+  .option('--repair', 'forget what is damaged, so that it is fetched again, and remove left-over files')
+  .action(perform(verify))
 command('stop', 'end the host').action(perform(stop))
 command('run <command...>', 'run a program in which GStreamer and mpv play through seekcache')
   .passThroughOptions()

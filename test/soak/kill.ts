@@ -24,9 +24,16 @@ import { tempDir } from '../support/temp-dir.ts'
 const BUDGET_BYTES = 3 * EXTENT_BYTES
 const FILM_BYTES = [40_000_123, 33_554_432, 20_000_001]
 const HOST_FLAGS = ['--max-size', String(BUDGET_BYTES), '--reserve', '0', '--window', '4M', '--checked-share', '0', '--log-level', 'warn']
-/** A host is killed at most so long after it was ready; a tenth of them at most so long after they were started. */
-const MAX_LIFE_MS = 500
+/**
+ * A host is killed when its readers have got so many bytes at most, and a moment later; a tenth of them a moment after
+ * they were started. Bytes, not time, so that a busy machine's hosts die at work as well.
+ */
+const MAX_LIFE_BYTES = 6_000_000
+const MAX_MOMENT_MS = 50
+const MAX_START_MS = 400
 const SHARE_OF_KILLS_IN_START = 0.1
+/** What a host that does not move lives. */
+const LIFE_LIMIT_MS = 20_000
 /** Every so many kills, a host without an origin serves what is left. */
 const KILLS_PER_OFFLINE_READ = 20
 
@@ -107,7 +114,7 @@ class Films implements AsyncDisposable {
 /** A host under load until it is killed. @returns whether it was ready before */
 async function liveAndDie(cacheDir: string, films: Films, random: Random): Promise<boolean> {
   const isInStart = random.next() < SHARE_OF_KILLS_IN_START
-  const lifeMs = random.below(MAX_LIFE_MS)
+  const progress = new Progress(isInStart ? 0 : random.below(MAX_LIFE_BYTES))
   const child = spawn(process.execPath, [CLI_FILE, 'serve', '--json', '--cache-dir', cacheDir, '--port', '0', ...HOST_FLAGS], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, SEEKCACHE_SOCKET: undefined, SEEKCACHE_CACHE_DIR: undefined },
@@ -119,17 +126,37 @@ async function liveAndDie(cacheDir: string, films: Films, random: Random): Promi
   const ready = readyLine(child)
   const dead = new AbortController()
   const load = ready.then(async (proxy) => {
-    if (proxy !== undefined) await Promise.all(loaders(proxy, cacheDir, films, random, dead.signal))
+    if (proxy !== undefined) await Promise.all(loaders(proxy, cacheDir, films, random, dead.signal, progress))
     return proxy !== undefined
   })
   load.catch(() => undefined) // looked at below
-  if (!isInStart) await within('the start of a host', ready)
-  await delay(lifeMs)
+  if (!isInStart) {
+    await within('the start of a host', ready)
+    await Promise.race([progress.reached, delay(LIFE_LIMIT_MS, undefined, { signal: dead.signal }).catch(() => {})])
+  }
+  await delay(random.below(isInStart ? MAX_START_MS : MAX_MOMENT_MS))
   child.kill('SIGKILL')
   dead.abort()
   const code = await within('the end of a killed host', exited)
   if (code !== null) throw new Error(`the host left by itself with ${code}: ${stderr}`)
   return await within('the readers of a killed host', load)
+}
+
+/** The bytes that readers have got, and the moment when they are enough. */
+class Progress {
+  readonly reached: Promise<void>
+  #missingBytes: number
+  #reach: () => void = () => {}
+
+  constructor(targetBytes: number) {
+    this.#missingBytes = targetBytes
+    this.reached = new Promise((resolve) => (this.#reach = resolve))
+  }
+
+  add(bytes: number): void {
+    this.#missingBytes -= bytes
+    if (this.#missingBytes <= 0) this.#reach()
+  }
 }
 
 /** The proxy's base, or undefined where the host ended before it was ready. */
@@ -144,7 +171,7 @@ async function readyLine(child: ChildProcess): Promise<string | undefined> {
   })
 }
 
-function loaders(proxy: string, cacheDir: string, films: Films, random: Random, dead: AbortSignal): Promise<void>[] {
+function loaders(proxy: string, cacheDir: string, films: Films, random: Random, dead: AbortSignal, progress: Progress): Promise<void>[] {
   const untilDead = async (read: (film: Film, start: number, end: number) => Promise<void>): Promise<void> => {
     while (!dead.aborted) {
       const film = random.pick(films.all)
@@ -156,26 +183,30 @@ function loaders(proxy: string, cacheDir: string, films: Films, random: Random, 
     }
   }
   const throughProxy = async (film: Film, start: number, end: number): Promise<void> =>
-    await readProxy(proxy, films, film, start, end, dead)
+    await readProxy(proxy, films, film, start, end, dead, progress)
   const asNative = async (film: Film, start: number, end: number): Promise<void> => {
     await using cache = await connect({ cacheDir, startHost: false })
     await using media = await cache.open(films.url(film), { signal: dead })
     let at = start
     for await (const bytes of media.read(start, end, { signal: dead })) {
       compare(film, at, bytes)
+      progress.add(bytes.length)
       at += bytes.length
     }
   }
   return [untilDead(throughProxy), untilDead(throughProxy), untilDead(throughProxy), untilDead(asNative)]
 }
 
-async function readProxy(proxy: string, films: Films, film: Film, start: number, end: number, signal: AbortSignal): Promise<void> {
+async function readProxy(
+  proxy: string, films: Films, film: Film, start: number, end: number, signal: AbortSignal, progress?: Progress,
+): Promise<void> {
   const spec = Buffer.from(JSON.stringify({ url: films.url(film), headers: [] })).toString('base64url')
   const response = await fetch(`${proxy}/u/${spec}/${film.name}`, { headers: { range: `bytes=${start}-${end - 1}` }, signal })
   if (response.status !== 206) throw new Error(`the proxy answered ${response.status}: ${await response.text()}`)
   let at = start
   for await (const piece of response.body!) {
     compare(film, at, Buffer.from(piece))
+    progress?.add(piece.length)
     at += piece.length
   }
   if (at !== end) throw new Error(`the proxy sent ${at - start} of ${end - start} bytes`)

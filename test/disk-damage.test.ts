@@ -1,0 +1,290 @@
+/** Damage to what lies in a cache directory: it is found, costs what it hit, and never shows a wrong byte. */
+
+import assert from 'node:assert/strict'
+import {
+  copyFileSync, cpSync, existsSync, linkSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync,
+  truncateSync, utimesSync, writeFileSync, writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+
+import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import type { Store } from '../src/cache/store.ts'
+import { extentFiles } from './support/cache-check.ts'
+import { type Content, patternContent } from './support/content.ts'
+import { startFaultOrigin } from './support/fault-origin.ts'
+import { startHost, type TestHost } from './support/host.ts'
+import { type Random, randomOf, seedOfRun } from './support/random.ts'
+import { assertBytes, fill, lostChunks, newGeneration, openStore } from './support/stores.ts'
+import { tempDir } from './support/temp-dir.ts'
+
+const CHUNKS = 10
+const FILMS = 6
+/** Of an index with flipped bits. */
+const IMAGES = 24
+
+interface Cached {
+  readonly dir: string
+  readonly films: readonly { readonly id: string; readonly content: Content }[]
+}
+
+/** Some films of a few chunks each, in a directory that was closed in order. */
+async function cachedFilms(dir: string, count = FILMS): Promise<Cached> {
+  const store = await openStore(dir)
+  const films = []
+  for (let film = 0; film < count; film++) {
+    const content = patternContent(CHUNKS * CHUNK_BYTES - 100 * film, film + 1)
+    const generation = await newGeneration(store, content.sizeBytes, `film-${film}.mkv`)
+    fill(generation, content)
+    films.push({ id: generation.id, content })
+  }
+  await store.close()
+  return { dir, films }
+}
+
+/** Reads what is left of all films. @returns how many chunks are there */
+async function presentChunks(store: Store, { films }: Cached): Promise<number> {
+  let count = 0
+  for (const { id, content } of films) {
+    if (store.resource(id)?.generation !== id) continue
+    const generation = store.openGeneration(id, content.sizeBytes)
+    count += CHUNKS - (await lostChunks(generation, content, CHUNK_BYTES)).length
+    await store.releaseGeneration(generation)
+  }
+  return count
+}
+
+function overwrite(path: string, position: number, bytes: Buffer): void {
+  const fd = openSync(path, 'r+')
+  writeSync(fd, bytes, 0, bytes.length, position)
+  closeSync(fd)
+}
+
+function flipBits(path: string, flips: number, random: Random): void {
+  const bytes = readFileSync(path)
+  for (let i = 0; i < flips; i++) bytes[random.below(bytes.length)]! ^= 1 << random.below(8)
+  writeFileSync(path, bytes)
+}
+
+// ---- extent files
+
+for (const { what, harm, lost } of [
+  { what: 'cut', harm: (path: string) => truncateSync(path, 3 * CHUNK_BYTES + 5), lost: [3, 4, 5, 6, 7, 8, 9] },
+  { what: 'changed in one chunk', harm: (path: string) => overwrite(path, 4 * CHUNK_BYTES + 7, Buffer.from([1, 2, 3])), lost: [4] },
+  { what: 'deleted', harm: (path: string) => rmSync(path), lost: 'all' },
+  { what: 'replaced by another film\'s', harm: (path: string, other: string) => copyFileSync(other, path), lost: 'all' },
+  { what: 'made another name of another film\'s', harm: (path: string, other: string) => (rmSync(path), linkSync(other, path)), lost: 'all' },
+  { what: 'replaced by a directory', harm: (path: string) => (rmSync(path), mkdirSync(path)), lost: 'all' },
+  { what: 'replaced by a symbolic link', harm: (path: string, other: string) => (rmSync(path), symlinkSync(other, path)), lost: 'all' },
+] as const) {
+  test(`an extent file that was ${what}: what it hit is fetched again, the rest is kept`, async () => {
+    await using dir = await tempDir()
+    const cached = await cachedFilms(dir.path, 2)
+    const [harmed, kept] = cached.films
+    const fileOf = (id: string): string => extentFiles(dir.path).find((path) => path.includes(id))!
+    harm(fileOf(harmed!.id), fileOf(kept!.id))
+    const messages: string[] = []
+    const store = await openStore(dir.path, { onDamage: (message) => messages.push(message) })
+    const generation = store.openGeneration(harmed!.id, harmed!.content.sizeBytes)
+    const gone = await lostChunks(generation, harmed!.content, CHUNK_BYTES)
+    assert.deepEqual(gone, lost === 'all' ? [...Array(CHUNKS).keys()] : lost)
+    assert.match(messages[0]!, /will be fetched again/)
+    for (const chunk of gone) fill(generation, harmed!.content, chunk * CHUNK_BYTES, Math.min((chunk + 1) * CHUNK_BYTES, harmed!.content.sizeBytes))
+    await generation.settle()
+    assert.equal(store.stats.degraded, undefined, 'one bad file is no bad disk')
+    await assertBytes(generation, harmed!.content, 0, harmed!.content.sizeBytes)
+    await assertBytes(store.openGeneration(kept!.id, kept!.content.sizeBytes), kept!.content, 0, kept!.content.sizeBytes)
+    await store.close()
+
+    const again = await openStore(dir.path, { checkedShare: 1 })
+    assert.equal(await presentChunks(again, cached), 2 * CHUNKS)
+    assert.equal(again.stats.damagedChunks, 0, 'it was mended')
+    await again.close()
+  })
+}
+
+test('a file that lost its end and was written beyond it is not believed after a restart either', async () => {
+  await using dir = await tempDir()
+  const cached = await cachedFilms(dir.path, 1)
+  const { id, content } = cached.films[0]!
+  truncateSync(extentFiles(dir.path)[0]!, 3 * CHUNK_BYTES)
+  let store = await openStore(dir.path)
+  const generation = store.openGeneration(id, content.sizeBytes)
+  assert.equal(await generation.read(9 * CHUNK_BYTES, 10), undefined)
+  fill(generation, content, 9 * CHUNK_BYTES, content.sizeBytes) // what lies between reads as zeros now
+  await store.close()
+  store = await openStore(dir.path)
+  assert.deepEqual(await lostChunks(store.openGeneration(id, content.sizeBytes), content, CHUNK_BYTES), [3, 4, 5, 6, 7, 8])
+  await store.close()
+})
+
+test('what rots without a trace is found after the next boot', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(CHUNKS * CHUNK_BYTES)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await generation.settle()
+  const [path] = extentFiles(dir.path)
+  utimesSync(path!, 1, 1) // before the record is made of it
+  await store.close()
+  overwrite(path!, 5 * CHUNK_BYTES, Buffer.from([0xff, 0, 0xff, 0]))
+  utimesSync(path!, 1, 1)
+  store = await openStore(dir.path, { bootId: 'boot-2' })
+  assert.deepEqual(await lostChunks(store.openGeneration(generation.id, content.sizeBytes), content, CHUNK_BYTES), [5])
+  await store.close()
+})
+
+// ---- the index
+
+test('bits that flip anywhere in the index never show a wrong byte, and what can be read of it is kept', async (t) => {
+  const seed = seedOfRun()
+  t.diagnostic(`SEEKCACHE_SEED=${seed}`)
+  const random = randomOf(seed)
+  await using dir = await tempDir()
+  const cached = await cachedFilms(dir.file('original'))
+  let kept = 0
+  let setAside = 0
+  for (let image = 0; image < IMAGES; image++) {
+    const copy = dir.file(`image-${image}`)
+    cpSync(cached.dir, copy, { recursive: true })
+    flipBits(join(copy, 'index', 'data.mdb'), 1 + random.below(image < IMAGES / 2 ? 3 : 300), random)
+    if (random.next() < 0.5) rmSync(join(copy, 'index', 'state')) // as after a machine's crash
+    const store = await openStore(copy, { onDamage: (message) => void (message.includes('set aside') && setAside++) })
+    kept += await presentChunks(store, cached)
+    const generation = await newGeneration(store, 5_000)
+    fill(generation, patternContent(5_000))
+    await store.close()
+    const again = await openStore(copy, { onDamage: (message) => assert.doesNotMatch(message, /index/) })
+    await assertBytes(again.openGeneration(generation.id, 5_000), patternContent(5_000), 0, 5_000)
+    await again.close()
+    rmSync(copy, { recursive: true })
+  }
+  t.diagnostic(`${setAside} of ${IMAGES} were set aside, ${kept} of ${IMAGES * FILMS * CHUNKS} chunks kept`)
+  assert.ok(setAside > 0 && kept > 0)
+})
+
+for (const { what, harm, isKept, word } of [
+  { what: 'cut', harm: (index: string) => truncateSync(join(index, 'data.mdb'), 10_000), isKept: false, word: /set aside/ },
+  { what: 'emptied', harm: (index: string) => truncateSync(join(index, 'data.mdb'), 0), isKept: false, word: undefined },
+  { what: 'filled with zeros at its head', harm: (index: string) => overwrite(join(index, 'data.mdb'), 0, Buffer.alloc(8192)), isKept: false, word: /set aside/ },
+  { what: 'replaced by text', harm: (index: string) => writeFileSync(join(index, 'data.mdb'), 'no index\n'.repeat(5000)), isKept: false, word: /set aside/ },
+  { what: 'replaced by a directory', harm: (index: string) => (rmSync(join(index, 'data.mdb')), mkdirSync(join(index, 'data.mdb'))), isKept: false, word: /set aside/ },
+  { what: 'deleted', harm: (index: string) => rmSync(join(index, 'data.mdb')), isKept: false, word: undefined },
+  { what: 'deleted with its folder', harm: (index: string) => rmSync(index, { recursive: true }), isKept: false, word: undefined },
+  { what: 'left without its state', harm: (index: string) => rmSync(join(index, 'state')), isKept: true, word: undefined },
+  { what: 'left with a torn state', harm: (index: string) => writeFileSync(join(index, 'state'), '{"sta'), isKept: true, word: undefined },
+  { what: 'left with a damaged lock', harm: (index: string) => writeFileSync(join(index, 'lock.mdb'), Buffer.alloc(9000, 0xa5)), isKept: true, word: undefined },
+  { what: 'left without a lock', harm: (index: string) => rmSync(join(index, 'lock.mdb')), isKept: true, word: undefined },
+] as const) {
+  test(`an index that was ${what}: the store opens, and works on`, async () => {
+    await using dir = await tempDir()
+    const cached = await cachedFilms(dir.path)
+    harm(join(dir.path, 'index'))
+    const messages: string[] = []
+    const store = await openStore(dir.path, { onDamage: (message) => messages.push(message) })
+    assert.equal(await presentChunks(store, cached), isKept ? FILMS * CHUNKS : 0)
+    if (word !== undefined) assert.match(messages[0]!, word)
+    assert.equal(existsSync(join(dir.path, 'index.damaged')), word !== undefined)
+    await store.settleRecovery()
+    assert.equal(extentFiles(dir.path).length, isKept ? FILMS : 0, 'no file is left that nobody names')
+    const generation = await newGeneration(store, 5_000)
+    fill(generation, patternContent(5_000))
+    await store.close()
+    const again = await openStore(dir.path)
+    await assertBytes(again.openGeneration(generation.id, 5_000), patternContent(5_000), 0, 5_000)
+    await again.close()
+  })
+}
+
+test('an index that grows far beyond its first map keeps all of it', async () => {
+  await using dir = await tempDir()
+  const films = 200
+  let store = await openStore(dir.path)
+  const content = patternContent(3 * EXTENT_BYTES)
+  const ids: string[] = []
+  for (let film = 0; film < films; film++) {
+    const generation = await newGeneration(store, content.sizeBytes, `film-${film}.mkv`)
+    for (let extent = 0; extent < 3; extent++) fill(generation, content, extent * EXTENT_BYTES, extent * EXTENT_BYTES + 300)
+    fill(generation, content, EXTENT_BYTES, EXTENT_BYTES + CHUNK_BYTES)
+    ids.push(generation.id)
+    await store.releaseGeneration(generation)
+  }
+  await store.close()
+  store = await openStore(dir.path)
+  for (const id of ids) {
+    const generation = store.openGeneration(id, content.sizeBytes)
+    await assertBytes(generation, content, EXTENT_BYTES, EXTENT_BYTES + CHUNK_BYTES)
+    await assertBytes(generation, content, 0, 300)
+    await store.releaseGeneration(generation)
+  }
+  await store.close()
+})
+
+test('a host that was killed, and its index destroyed, starts again, and fetches again', async (t) => {
+  const seed = seedOfRun()
+  t.diagnostic(`SEEKCACHE_SEED=${seed}`)
+  const random = randomOf(seed)
+  const content = patternContent(3_000_000)
+  await using origin = await startFaultOrigin({ content })
+  await using host = await startHost()
+  const play = async (): Promise<void> => {
+    const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
+    assert.ok(body.equals(content.read(0, content.sizeBytes)))
+  }
+  for (let round = 0; round < 4; round++) {
+    await play()
+    await host.kill9()
+    flipBits(join(host.cacheDir, 'index', 'data.mdb'), 50 * 10 ** (round % 3), random)
+    await startAtLast(host)
+  }
+  await play()
+})
+
+/** A damaged index of the same boot may end the first host that trusts it; the next one looks first. */
+async function startAtLast(host: TestHost): Promise<void> {
+  await host.restart().catch(async () => await host.restart())
+}
+
+// ---- the format
+
+test('a directory that the first code of format 1 wrote is read, each byte checked', async () => {
+  const { COMPLETE } = await import('./fixtures/make-cache-format.ts')
+  const golden = join(import.meta.dirname, 'fixtures')
+  const names = readdirSync(golden).filter((name) => name.startsWith('cache-format-'))
+  assert.ok(names.includes('cache-format-1'))
+  for (const name of names) {
+    await using dir = await tempDir()
+    cpSync(join(golden, name), dir.path, { recursive: true })
+    for (let opening = 0; opening < 2; opening++) {
+      const store = await openStore(dir.path)
+      assert.equal(store.resource(COMPLETE.key)?.generation, COMPLETE.generation, name)
+      await assertBytes(store.openGeneration(COMPLETE.generation, COMPLETE.content.sizeBytes), COMPLETE.content, 0, COMPLETE.content.sizeBytes)
+      await store.close()
+    }
+  }
+})
+
+for (const line of ['seekcache cache directory, format 2\n', 'seekcache cache directory, format 0\n', 'something else']) {
+  test(`a directory of an unknown format is refused with a clear word, and not touched: ${line.trim()}`, async () => {
+    await using dir = await tempDir()
+    await cachedFilms(dir.path, 1)
+    writeFileSync(dir.file('format'), line)
+    const before = readFileSync(dir.file('index', 'data.mdb'))
+    const files = readdirSync(dir.path, { recursive: true }).sort()
+    await assert.rejects(startHost({ cacheDir: dir.path }), /is ".*", this seekcache reads format 1: use another --cache-dir, or remove that one/)
+    assert.ok(readFileSync(dir.file('index', 'data.mdb')).equals(before))
+    assert.deepEqual(readdirSync(dir.path, { recursive: true }).sort(), files)
+  })
+}
+
+test('a format line that a power cut left as zeros is no other format', async () => {
+  await using dir = await tempDir()
+  const cached = await cachedFilms(dir.path, 1)
+  writeFileSync(dir.file('format'), Buffer.alloc(36))
+  const store = await openStore(dir.path)
+  assert.equal(await presentChunks(store, cached), CHUNKS)
+  await store.close()
+  renameSync(dir.file('format'), dir.file('format.old'))
+  assert.equal(readFileSync(dir.file('format.old'), 'utf8'), 'seekcache cache directory, format 1\n')
+})
