@@ -50,9 +50,9 @@ function begin(source: Source, start: number, end: number): Watched {
 
 test('connections are told as ready when their handshakes are done', async (t) => {
   const { source, origin, when } = await setUp(t)
-  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false })
+  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
   source.warm()
-  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 4, limit: 4, yieldCount: 0, isPaused: false })
+  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 4, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
   await when('four connections', ({ connections }) => connections.readyCount === 4)
   assert.equal(source.connections.connectingCount, 0)
   await origin.when('four connections', ({ connections }) => connections.accepted === 4)
@@ -79,7 +79,7 @@ test('a cancelled request takes its connection with it, and another one is made 
   const { fetch, firstByte } = begin(source, 0, SIZE_BYTES)
   await firstByte()
   fetch.cancel()
-  assert.deepEqual(source.connections, { readyCount: 3, connectingCount: 1, limit: 4, yieldCount: 0, isPaused: false }, 'in the same turn')
+  assert.deepEqual(source.connections, { readyCount: 3, connectingCount: 1, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false }, 'in the same turn')
   const next = begin(source, 0, 1000)
   assert.equal(await next.end(), undefined)
   await when('four connections again', ({ connections }) => connections.readyCount === 4)
@@ -103,5 +103,5 @@ test('a source that was redirected tells of the connections to the new place', a
   const known = when('connections there', ({ connections }) => place.connections.accepted > 0 && connections.readyCount > 0)
   assert.equal(await begin(source, 0, 1000).end(), undefined)
   await known
-  assert.deepEqual(source.connections, { readyCount: 1, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false })
+  assert.deepEqual(source.connections, { readyCount: 1, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
 })

@@ -8,7 +8,7 @@
 import type { Socket } from 'node:net'
 import { Client, type buildConnector, type Dispatcher } from 'undici'
 
-import type { ResponseHead } from './admission.ts'
+import type { CarrierEvents, Exchange, ExchangeObserver, OutgoingRequest } from './exchange.ts'
 
 /** Idle connections are kept so long unless the origin tells less. */
 const KEEP_ALIVE_MS = 60_000
@@ -18,48 +18,20 @@ const REFUSED_WITHIN_MS = 1_000
 export type Connector = buildConnector.connector
 type ConnectCallback = buildConnector.Callback
 
-export interface ExchangeObserver {
-  onHead(head: ResponseHead): void
-  onBytes(bytes: Buffer): void
-  /** Once, last. Not called after `cancel`. */
-  onEnd(error: Error | undefined): void
-}
-
-/** A request on its way. */
-export interface Exchange {
-  /** HTTP/1.1: the connection is lost with it, once the request is on it. HTTP/2: its stream is reset. */
-  cancel(): void
-  /** Back-pressure: no `onBytes` until `resume`. */
-  pause(): void
-  resume(): void
-}
-
-export interface OutgoingRequest {
-  readonly path: string
-  readonly headers: Readonly<Record<string, string>>
-}
-
-export interface ConnectionEvents {
-  /** A handshake is done, and no request waited for it. */
-  onReady(): void
-  /** It broke, or could not be made, before it carried anything. */
-  onRefused(): void
-  onClosed(): void
-}
-
 export class Connection {
   isBusy = false
   /** When it last carried a byte, ms of the monotonic clock; 0 if never. */
   lastUsedMs = 0
   readonly #client: Client
   readonly #url: URL
-  readonly #events: ConnectionEvents
+  readonly #events: CarrierEvents
   readonly #connect: Connector
   #isConnected = false
   #hasAnswered = false
   #socket: WarmSocket | undefined
 
-  constructor(url: URL, connect: Connector, events: ConnectionEvents) {
+  /** @param socket connected, where there is one already */
+  constructor(url: URL, connect: Connector, events: CarrierEvents, socket?: Socket) {
     this.#url = url
     this.#connect = connect
     this.#events = events
@@ -76,6 +48,7 @@ export class Connection {
       this.#isConnected = false
       events.onClosed()
     })
+    if (socket !== undefined) this.#socket = new WarmSocket((_, callback) => callback(null, socket), this.#target, events)
   }
 
   get readiness(): 'connected' | 'connecting' | 'none' {
@@ -90,12 +63,15 @@ export class Connection {
 
   #dial(): WarmSocket {
     this.#hasAnswered = false
-    const { hostname, host, protocol, port } = this.#url
-    this.#socket = new WarmSocket(this.#connect, { hostname, host, protocol, port }, {
+    this.#socket = new WarmSocket(this.#connect, this.#target, {
       ...this.#events,
       onReady: () => this.isBusy || this.#events.onReady(),
     })
     return this.#socket
+  }
+
+  get #target(): buildConnector.Options {
+    return connectTarget(this.#url)
   }
 
   #takeSocket(callback: ConnectCallback): void {
@@ -169,16 +145,21 @@ export class Connection {
   }
 }
 
+/** An IPv6 address goes without its brackets. */
+export function connectTarget({ hostname, host, protocol, port }: URL): buildConnector.Options {
+  return { hostname: hostname.replace(/^\[(.*)\]$/, '$1'), host, protocol, port }
+}
+
 /** A socket that is connecting or connected and belongs to no request yet. */
 class WarmSocket {
-  readonly #events: ConnectionEvents
+  readonly #events: CarrierEvents
   #socket: Socket | undefined
   #error: Error | undefined
   #callback: ConnectCallback | undefined
   #isDestroyed = false
   #connectedMs = 0
 
-  constructor(connect: Connector, options: buildConnector.Options, events: ConnectionEvents) {
+  constructor(connect: Connector, options: buildConnector.Options, events: CarrierEvents) {
     this.#events = events
     connect(options, (error, socket) => {
       if (error !== null) this.#error = error

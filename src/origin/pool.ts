@@ -1,10 +1,5 @@
 /**
- * Everything about one origin: its connections, which one carries a request, and who may send how many.
- *
- * A connection carries one request at a time (HTTP/1.1 without pipelining), so which one carries an urgent request is our
- * choice: the one that transferred last, whose TCP window is open. Measured at 60 ms and 80 Mbit/s, 64 KiB take
- * 98 ms on such a connection, 188 ms on one that idled 1.5 s, 279 ms on a new one. A handshake is a round trip, or two
- * with TLS, so connections are made before they are needed: beside the first request, and in place of a cancelled one.
+ * Everything about one origin: what was learned of it, what carries requests to it, and who may send how many.
  *
  * The schedules keep to their shares. What no schedule has planned (a probe, a revalidation, the end of a redirect)
  * waits here where the origin takes no more, and schedules make room for it.
@@ -14,7 +9,7 @@ import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, UNLI
 import { field, statusError, type ResponseHead } from './admission.ts'
 import { parseRetryAfterMs } from '../bytes/http-range.ts'
 import type { SeekCacheError } from '../errors.ts'
-import { Connection, type ConnectionEvents, type Connector, type Exchange, type ExchangeObserver, type OutgoingRequest } from './connection.ts'
+import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest } from './exchange.ts'
 import { PathEstimate } from './path-estimate.ts'
 import { MAX_RETRY_AFTER_MS } from './retry.ts'
 import { shareOut, type Claim, type Need, type Share } from './shares.ts'
@@ -31,6 +26,8 @@ export interface Connections {
   readonly yieldCount: number
   /** The origin has asked not to be asked for a while. */
   readonly isPaused: boolean
+  /** One connection carries them all: a cancelled request costs none, and more requests at a time bring no more of TCP's windows. */
+  readonly isMultiplexed: boolean
 }
 
 /** Who shares the origin with others: one resource. */
@@ -42,7 +39,6 @@ export class Claimant implements Claim {
 
 /** A request waits for its turn so long; then it is sent, and the origin says what it thinks of it. */
 const MAX_QUEUED_MS = 2_000
-const READINESS_ORDER = { connected: 2, connecting: 1, none: 0 } as const
 
 interface Queued {
   start(): void
@@ -52,10 +48,8 @@ interface Queued {
 export class OriginPool {
   /** What was learned of the way to it. */
   readonly path = new PathEstimate()
-  readonly #url: URL
-  readonly #connect: Connector
+  readonly #carrier: Carrier
   readonly #maxRequests: number
-  readonly #connections: Connection[] = []
   readonly #claimants = new Set<Claimant>()
   readonly #watchers = new Set<() => void>()
   readonly #queue: Queued[] = []
@@ -64,16 +58,15 @@ export class OriginPool {
   #pauseTimer: NodeJS.Timeout | undefined
   #isClosed = false
 
-  constructor(origin: string, connect: Connector, maxRequests: number) {
-    this.#url = new URL(origin)
-    this.#connect = connect
+  constructor(carrierWith: (events: CarrierEvents) => Carrier, maxRequests: number) {
+    this.#carrier = carrierWith(this.#events)
     this.#maxRequests = maxRequests
   }
 
   // ---- who may send how many
 
   get #limit(): number {
-    return limitOf(this.#allowance, this.#maxRequests, Date.now())
+    return Math.min(this.#carrier.maxRequests, limitOf(this.#allowance, this.#maxRequests, Date.now()))
   }
 
   get #pauseMs(): number {
@@ -81,11 +74,10 @@ export class OriginPool {
   }
 
   connections(claimant: Claimant): Connections {
-    const free = this.#connections.filter((connection) => !connection.isBusy)
-    const count = (wanted: Connection['readiness']): number => free.filter(({ readiness }) => readiness === wanted).length
+    const { isMultiplexed } = this.#carrier
     const { limit, yieldCount } = this.#shareOf(claimant)
     const isPaused = this.#pauseMs > 0 && this.#pauseMs <= MAX_RETRY_AFTER_MS
-    return { readyCount: count('connected'), connectingCount: count('connecting'), limit, yieldCount, isPaused }
+    return { ...this.#carrier.ready(Math.max(0, this.#limit - this.#inFlight)), limit, yieldCount, isPaused, isMultiplexed }
   }
 
   #shareOf(claimant: Claimant): Share {
@@ -112,28 +104,23 @@ export class OriginPool {
 
   /** Sends a request as soon as the origin takes one more; the schedules do not ask for more than their shares. */
   send(request: OutgoingRequest, claimant: Claimant, observer: ExchangeObserver): Exchange {
-    let exchange: Exchange | undefined
-    let isPaused = false
+    const exchange = new DeferredExchange()
     const queued: Queued = {
       timer: undefined,
       start: () => {
         this.#unqueue(queued)
-        exchange = this.#start(request, claimant, observer)
-        if (isPaused) exchange.pause()
+        exchange.begin(() => this.#start(request, claimant, observer))
       },
     }
     if (this.#pauseMs > 0 || this.#inFlight >= this.#limit) this.#enqueue(queued, observer)
     else queued.start()
     return {
-      cancel: () => (exchange === undefined ? this.#unqueue(queued) : exchange.cancel()),
-      pause: () => {
-        isPaused = true
-        exchange?.pause()
+      cancel: () => {
+        this.#unqueue(queued)
+        exchange.cancel()
       },
-      resume: () => {
-        isPaused = false
-        exchange?.resume()
-      },
+      pause: () => exchange.pause(),
+      resume: () => exchange.resume(),
     }
   }
 
@@ -160,7 +147,6 @@ export class OriginPool {
   }
 
   #start(request: OutgoingRequest, claimant: Claimant, observer: ExchangeObserver): Exchange {
-    const connection = this.#acquire()
     const sentMs = Date.now()
     claimant.inFlight++
     claimant.lastStartMs = performance.now()
@@ -173,27 +159,29 @@ export class OriginPool {
       claimant.inFlight--
       this.#inFlight--
       this.#keep(claimant)
-      this.#release(connection)
+      this.#carrier.trim(this.#limit)
+      this.#goOn()
     }
-    const exchange = connection.send(request, {
+    const exchange = this.#carrier.send(request, {
       onHead: (head) => {
         this.#onAnswer(head, sentMs)
         observer.onHead(head)
       },
-      onBytes: observer.onBytes,
+      onBytes: (bytes) => observer.onBytes(bytes),
       onEnd: (error) => {
         end()
         observer.onEnd(error)
       },
     })
     return {
-      ...exchange,
       cancel: () => {
         if (isEnded) return
         exchange.cancel()
         end()
-        this.warm() // who seeks needs another one in a moment
+        this.warm() // who seeks needs another connection in a moment
       },
+      pause: () => exchange.pause(),
+      resume: () => exchange.resume(),
     }
   }
 
@@ -203,15 +191,14 @@ export class OriginPool {
       const retryAfterMs = parseRetryAfterMs(field(head, 'retry-after'), nowMs)
       this.#learn(afterOverload(this.#allowance, { status: head.status, retryAfterMs, inFlight: this.#inFlight, sentMs }, nowMs))
     } else {
-      const openCount = this.#connections.filter(({ isBusy, readiness }) => isBusy || readiness === 'connected').length
-      this.#learn(afterAnswer(this.#allowance, openCount, nowMs))
+      this.#learn(afterAnswer(this.#allowance, this.#carrier.openCount, nowMs))
     }
   }
 
   #learn(allowance: Allowance): void {
     if (allowance === this.#allowance) return
     this.#allowance = allowance
-    this.#trim()
+    this.#carrier.trim(this.#limit)
     const pauseMs = this.#pauseMs
     if (pauseMs === 0) return
     clearTimeout(this.#pauseTimer)
@@ -225,49 +212,18 @@ export class OriginPool {
     this.#tell()
   }
 
-  // ---- connections
+  // ---- what carries them
 
-  #acquire(): Connection {
-    const free = this.#connections.filter((connection) => !connection.isBusy)
-    const rank = ({ readiness }: Connection): number => READINESS_ORDER[readiness]
-    const connection = free.sort((a, b) => rank(b) - rank(a) || b.lastUsedMs - a.lastUsedMs)[0] ?? this.#add()
-    connection.isBusy = true
-    return connection
-  }
-
-  #release(connection: Connection): void {
-    connection.isBusy = false
-    this.#trim()
-    this.#goOn()
-  }
-
-  #trim(): void {
-    const free = this.#connections.filter((connection) => !connection.isBusy).sort((a, b) => a.lastUsedMs - b.lastUsedMs)
-    for (const connection of free.slice(0, Math.max(0, this.#connections.length - this.#limit))) {
-      this.#connections.splice(this.#connections.indexOf(connection), 1)
-      connection.close()
-    }
-  }
-
-  /** Makes the origin's connections, up to the limit, before there are requests for them. */
+  /** Makes connections, up to the limit, before there are requests for them. */
   warm(): void {
-    if (this.#pauseMs > 0 || this.#isClosed) return
-    while (this.#connections.length < this.#limit) this.#add()
-    for (const connection of this.#connections) if (!connection.isBusy) connection.warm()
+    if (this.#pauseMs === 0 && !this.#isClosed) this.#carrier.warm(this.#limit)
   }
 
-  #add(): Connection {
-    const connection = new Connection(this.#url, this.#connect, this.#events)
-    this.#connections.push(connection)
-    return connection
-  }
-
-  readonly #events: ConnectionEvents = {
-    onReady: () => this.#tell(),
+  readonly #events: CarrierEvents = {
+    onReady: () => this.#goOn(),
     onRefused: () => (this.#allowance = afterRefusal(this.#allowance, Date.now())),
     onClosed: () => {
-      const isOpen = this.#connections.some(({ readiness }) => readiness === 'connected')
-      if (!isOpen) this.#allowance = afterAllClosed(this.#allowance)
+      if (this.#carrier.openCount === 0) this.#allowance = afterAllClosed(this.#allowance)
     },
   }
 
@@ -287,6 +243,6 @@ export class OriginPool {
     this.#isClosed = true
     clearTimeout(this.#pauseTimer)
     for (const queued of [...this.#queue]) this.#unqueue(queued)
-    await Promise.all(this.#connections.splice(0).map((connection) => connection.destroy()))
+    await this.#carrier.destroy()
   }
 }

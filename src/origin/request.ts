@@ -7,7 +7,7 @@
 
 import { SeekCacheError } from '../errors.ts'
 import type { ResponseHead } from './admission.ts'
-import type { Exchange } from './connection.ts'
+import type { Exchange } from './exchange.ts'
 import type { Claimant, OriginPool } from './pool.ts'
 import { unreachable } from './unreachable.ts'
 

@@ -3,7 +3,10 @@
 import { buildConnector } from 'undici'
 
 import type { Connector } from './connection.ts'
+import type { Carrier, CarrierEvents } from './exchange.ts'
+import { Http1Carrier } from './http1-carrier.ts'
 import { OriginPool } from './pool.ts'
+import { SecureCarrier, type Connectors } from './secure-carrier.ts'
 
 /** TCP and TLS handshakes together; beyond it the origin counts as unreachable for this try. */
 const CONNECT_TIMEOUT_MS = 10_000
@@ -11,21 +14,31 @@ const CONNECT_TIMEOUT_MS = 10_000
 export interface TransportOptions {
   /** Requests at the same time, of all resources of an origin together. */
   readonly maxConnectionsPerOrigin: number
+  /** Certificates to trust in place of the usual ones. */
+  readonly ca?: string
 }
 
 export class Transport {
   readonly #options: TransportOptions
   readonly #pools = new Map<string, OriginPool>()
-  readonly #connect: Connector = connector()
+  readonly #connectors: Connectors
 
   constructor(options: TransportOptions) {
     this.#options = options
+    const connect = { timeout: CONNECT_TIMEOUT_MS, ...(options.ca === undefined ? {} : { ca: options.ca }) }
+    this.#connectors = {
+      either: connector({ ...connect, allowH2: true }),
+      http1: connector({ ...connect, allowH2: false }),
+    }
   }
 
   pool(origin: string): OriginPool {
     let pool = this.#pools.get(origin)
     if (pool === undefined) {
-      pool = new OriginPool(origin, this.#connect, this.#options.maxConnectionsPerOrigin)
+      const url = new URL(origin)
+      const carrierWith = (events: CarrierEvents): Carrier =>
+        url.protocol === 'https:' ? new SecureCarrier(url, this.#connectors, events) : new Http1Carrier(url, this.#connectors.http1, events)
+      pool = new OriginPool(carrierWith, this.#options.maxConnectionsPerOrigin)
       this.#pools.set(origin, pool)
     }
     return pool
@@ -44,8 +57,8 @@ export class Transport {
  */
 const OTHER_HOST = 'ERR_TLS_CERT_ALTNAME_INVALID'
 
-function connector(): Connector {
-  const connect = buildConnector({ timeout: CONNECT_TIMEOUT_MS })
+function connector(settings: buildConnector.BuildOptions): Connector {
+  const connect = buildConnector(settings)
   return (options, callback) =>
     connect(options, (error, socket) => {
       if (error === null) return callback(null, socket)

@@ -23,8 +23,13 @@ const REASONS: Readonly<Record<string, string>> = {
   SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is self-signed',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is by an authority that is not known here',
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate cannot be verified',
+  CERT_REVOKED: 'its certificate was revoked',
   CERT_FOR_OTHER_HOST: 'its certificate is for another host',
   ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it does not speak TLS',
+  EPROTO: 'it does not speak TLS as we do',
+  ERR_HTTP2_ERROR: 'it does not speak proper HTTP/2',
+  ERR_HTTP2_SESSION_ERROR: 'it does not speak proper HTTP/2',
 }
 
 export function unreachable(error: Error, url: URL): SeekCacheError {

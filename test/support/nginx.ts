@@ -20,6 +20,8 @@ export interface NginxOptions {
   /** More lines for the location that serves the files, for instance `auth_basic …;`. */
   readonly directives?: string
   readonly sendBufferBytes?: number
+  /** Serves the same over TLS, with HTTP/2, under `secureUrl`. */
+  readonly certificate?: { readonly keyFile: string; readonly certFile: string } | undefined
 }
 
 export interface NginxEntry {
@@ -39,7 +41,9 @@ export interface NginxEntry {
 
 export interface Nginx extends AsyncDisposable {
   readonly port: number
+  readonly pid: number
   url(name: string): string
+  secureUrl(name: string): string
   /** The requests that have ended, after waiting for the running ones to end. */
   log(): Promise<readonly NginxEntry[]>
   /** The requests that have ended so far. */
@@ -51,9 +55,9 @@ export interface Nginx extends AsyncDisposable {
 export async function startNginx(folder: string, options: NginxOptions = {}): Promise<Nginx> {
   for (let attempt = 1; ; attempt++) {
     const temp = await tempDir('seekcache-nginx')
-    const port = await freePort()
+    const [port, securePort] = [await freePort(), await freePort()]
     try {
-      return await startOn(port, folder, temp, options)
+      return await startOn({ port, securePort }, folder, temp, options)
     } catch (error) {
       await temp.remove()
       // Somebody may have taken the port between the look and nginx's bind.
@@ -62,9 +66,14 @@ export async function startNginx(folder: string, options: NginxOptions = {}): Pr
   }
 }
 
-async function startOn(port: number, folder: string, temp: TempDir, options: NginxOptions): Promise<Nginx> {
+interface Ports {
+  readonly port: number
+  readonly securePort: number
+}
+
+async function startOn({ port, securePort }: Ports, folder: string, temp: TempDir, options: NginxOptions): Promise<Nginx> {
   const config = temp.file('nginx.conf')
-  await writeFile(config, configText(port, folder, temp, options))
+  await writeFile(config, configText({ port, securePort }, folder, temp, options))
   const child = spawn('nginx', ['-e', 'stderr', '-p', temp.path, '-c', config], { stdio: ['ignore', 'ignore', 'pipe'] })
   endWithThisProcess(child, 'SIGTERM')
   const exited = new Promise<void>((resolve) => child.once('close', () => resolve()))
@@ -88,6 +97,8 @@ async function startOn(port: number, folder: string, temp: TempDir, options: Ngi
   }
   return {
     port,
+    pid: child.pid!,
+    secureUrl: (name) => `https://localhost:${securePort}/${encodeURIComponent(name)}`,
     url: (name) => `http://127.0.0.1:${port}/${encodeURIComponent(name)}`,
     log,
     peekLog,
@@ -97,7 +108,7 @@ async function startOn(port: number, folder: string, temp: TempDir, options: Ngi
   }
 }
 
-function configText(port: number, folder: string, temp: TempDir, options: NginxOptions): string {
+function configText({ port, securePort }: Ports, folder: string, temp: TempDir, options: NginxOptions): string {
   const isRoot = process.getuid?.() === 0
   const rate = options.limitRateBytesPerSecond
   return `
@@ -122,6 +133,7 @@ function configText(port: number, folder: string, temp: TempDir, options: NginxO
       keepalive_requests 1000000;
       server {
         listen 127.0.0.1:${port} sndbuf=${options.sendBufferBytes ?? 256 * 1024};
+        ${secureLines(securePort, options)}
         location = /.status { access_log off; stub_status; }
         location / {
           root ${folder};
@@ -131,6 +143,12 @@ function configText(port: number, folder: string, temp: TempDir, options: NginxO
       }
     }
   `
+}
+
+function secureLines(port: number, { certificate, sendBufferBytes = 256 * 1024 }: NginxOptions): string {
+  if (certificate === undefined) return ''
+  const { certFile, keyFile } = certificate
+  return `listen 127.0.0.1:${port} ssl http2 sndbuf=${sendBufferBytes}; ssl_certificate ${certFile}; ssl_certificate_key ${keyFile};`
 }
 
 /** nginx says on its error log, at the level of a notice, that it listens and that its worker runs. */
