@@ -11,7 +11,7 @@ import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, typ
 const KIB = 1024
 const MIB = 1024 * KIB
 const SIZE = 64 * MIB
-const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
@@ -38,6 +38,12 @@ test('a seek is striped over all connections in pieces of a first window, in ord
   assert.equal(actions.length, 8)
   assert.deepEqual(starts(actions)[0], { type: 'fetch', start: 10 * MIB, end: 10 * MIB + 13 * KIB, isUrgent: true })
   assert.equal(starts(actions).at(-1)!.end, 10 * MIB + 8 * 13 * KIB)
+})
+
+test('over one connection for all, a seek is not striped: its pieces are as long as the stripes', () => {
+  const striped = starts(plan(state({ readers: [reader(10 * MIB)] })))
+  const whole = starts(plan(state({ readers: [reader(10 * MIB)], limits: { ...LIMITS, isMultiplexed: true } })))
+  assert.deepEqual(whole[0], { ...striped[0], end: striped.at(-1)!.end })
 })
 
 test('what follows the first pieces of a seek comes in doubled ones, then in chunks', () => {

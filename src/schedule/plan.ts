@@ -47,6 +47,8 @@ export interface PlanLimits {
   /** Connections that could carry a request at once, and those that still shake hands. */
   readonly readyConnections: number
   readonly connectingConnections: number
+  /** One connection carries all: its window is not made larger by striping. */
+  readonly isMultiplexed: boolean
   /** What a full link holds: more than that is not urgent at a time. */
   readonly bandwidthDelayBytes: number
   /** A fetch without a reader is drained, not cancelled, when no more than this is left of it. */
@@ -217,7 +219,7 @@ function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): numb
   let stripesBytes = 0
   for (const stripeBytes of STRIPE_BYTES) {
     stripesBytes += stripeBytes * limits.maxFetches
-    if (sinceSeekBytes < stripesBytes) return stripeBytes
+    if (sinceSeekBytes < stripesBytes) return limits.isMultiplexed ? stripeBytes * limits.maxFetches : stripeBytes
   }
   const followingBytes = Math.max(MIN_FOLLOWING_BYTES, sinceSeekBytes * FOLLOWING_SHARE_OF_RUN)
   return alignedLength(start, Math.min(followingBytes, limits.readaheadPieceBytes))

@@ -275,7 +275,7 @@ export class Scheduler {
    */
   #planLimits(): PlanLimits {
     const { path, connections: now } = this.#parts.source
-    const { yieldCount } = now
+    const { yieldCount, isMultiplexed } = now
     const { bandwidthDelayBytes } = path
     const maxFetches = this.#maxFetches
     const { connections: maxReadahead, pieceBytes } = path.readahead(maxFetches)
@@ -286,8 +286,9 @@ export class Scheduler {
       readaheadPieceBytes: pieceBytes,
       readyConnections: now.readyCount,
       connectingConnections: now.connectingCount,
+      isMultiplexed,
       bandwidthDelayBytes,
-      drainBytes: Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / maxReadahead), MAX_DRAIN_BYTES),
+      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / maxReadahead), MAX_DRAIN_BYTES),
     }
   }
 
