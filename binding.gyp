@@ -38,6 +38,7 @@
         'native/client/host-place.cc',
         'native/client/located.cc',
         'native/client/protocol.cc',
+        'native/client/runs.cc',
         'native/client/wait.cc',
       ],
       'direct_dependent_settings': {

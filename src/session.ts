@@ -62,8 +62,12 @@ export class Session {
     return reader
   }
 
+  /** A position is demand, as a question is: the first of either makes the reader. */
   move(readerNumber: number, position: number): void {
-    this.#readers.get(readerNumber)?.moveTo(position)
+    const reader = this.#readers.get(readerNumber)
+    if (reader !== undefined) return reader.moveTo(position)
+    if (this.media.kind === 'passthrough' || position >= this.media.record.sizeBytes || this.#readers.size >= MAX_READERS) return
+    this.#reader(readerNumber, this.media, position)
   }
 
   releaseReader(readerNumber: number): void {

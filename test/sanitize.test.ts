@@ -19,6 +19,7 @@ import { seedOfRun } from './support/random.ts'
 import { buildSanitized, REPORT_CODE, runSanitized, type Sanitizer } from './support/sanitized.ts'
 import { tempDir } from './support/temp-dir.ts'
 
+const FUZZ_LIMIT_MS = 10 * 60_000
 /** A sanitizer makes everything some times slower; what hangs is still found. */
 const CANCEL_LIMIT_MS = '5000'
 
@@ -74,7 +75,7 @@ test('100 000 mutations of what hosts say, under the address sanitizer', { skip:
   const corpus = readdirSync(CORPUS_DIR).map((name) => path.join(CORPUS_DIR, name))
   await using folder = await tempDir()
   const artifact = folder.file('input')
-  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', String(SEED), '--execs', '100000', '--artifact', artifact, ...corpus])
+  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', String(SEED), '--execs', '100000', '--artifact', artifact, ...corpus], {}, FUZZ_LIMIT_MS)
   console.log(`protocol-fuzz: ${ran.stdout.trim()}`)
   if (ran.code !== 0) console.log(`the input that fails, for test/fixtures/control: ${JSON.stringify(await readFile(artifact, 'latin1'))}`)
   assertClean(ran)

@@ -7,8 +7,6 @@ namespace seekcache {
 
 namespace {
 
-// The host reads ahead of where it believes the reader to be; it is told each time that this has moved so far.
-constexpr int64_t kPositionStepBytes = 1024 * 1024;
 // The host repairs or replaces a file that could not be read. When that does not help, it is this process that cannot.
 constexpr int kMaxUnreadable = 3;
 constexpr auto kPresentDeadline = std::chrono::milliseconds(200);
@@ -50,11 +48,13 @@ Result<std::size_t> CacheReader::read(int64_t offset, void *buffer, std::size_t 
     length = static_cast<std::size_t>(std::min<int64_t>(sizeBytes_ - offset, static_cast<int64_t>(
         std::min<std::size_t>(length, protocol::kMaxPosition))));
   }
+  chooseReader(offset);
   Result<std::size_t> filled = fill(offset, static_cast<char *>(buffer), length);
   if (!filled) return filled;
   nextOffset_ = offset + static_cast<int64_t>(*filled);
   bytesRead_.fetch_add(static_cast<int64_t>(*filled), std::memory_order_relaxed);
-  tellProgress(nextOffset_);
+  runs_.advance(nextOffset_);
+  if (runs_.takeNews()) link_.tellPosition(reader_, nextOffset_);
   return filled;
 }
 
@@ -81,7 +81,7 @@ Result<std::size_t> CacheReader::fill(int64_t offset, char *buffer, std::size_t 
       return makeError(code::kCacheUnreadable, std::string("cannot read the cached file: ") + std::strerror(fromFile.cause));
     }
     if (!std::exchange(hasWaited, true)) waits_.fetch_add(1, std::memory_order_relaxed);
-    Status asked = ask({position, static_cast<int64_t>(length - done), fromFile.unreadablePath}, wait);
+    Status asked = ask({reader_, position, static_cast<int64_t>(length - done), fromFile.unreadablePath}, wait);
     if (!asked) return std::move(asked.error());
   }
   return done;
@@ -94,7 +94,7 @@ Status CacheReader::ask(const HostLink::Question &question, Wait &wait) {
   waitedMs_.fetch_add(took.count(), std::memory_order_relaxed);
   reconnects_.store(link_.reconnects(), std::memory_order_relaxed);
   if (!reply) return std::move(reply.error());
-  toldPosition_ = question.start;
+  runs_.told(question.start);
   return learn(std::move(*reply), question.start);
 }
 
@@ -131,11 +131,12 @@ std::size_t CacheReader::copyKept(int64_t offset, char *buffer, std::size_t leng
   return copied;
 }
 
-void CacheReader::tellProgress(int64_t position) {
-  int64_t moved = position - toldPosition_;
-  if (moved > -kPositionStepBytes && moved < kPositionStepBytes) return;
-  toldPosition_ = position;
-  link_.tellPosition(position);
+void CacheReader::chooseReader(int64_t offset) {
+  int64_t cancels = cancel_->count();
+  if (std::exchange(seenCancels_, cancels) != cancels) runs_.forget();
+  Runs::Choice choice = runs_.choose(offset);
+  reader_ = choice.reader;
+  for (int64_t released : choice.released) link_.releaseReader(released);
 }
 
 Wait CacheReader::readWait() {

@@ -27,6 +27,7 @@
 #include "located.h"
 #include "protocol.h"
 #include "result.h"
+#include "runs.h"
 #include "wait.h"
 
 namespace seekcache {
@@ -84,7 +85,7 @@ class CacheReader {
   std::size_t copyKept(int64_t offset, char *buffer, std::size_t length);
   Status learn(Reply reply, int64_t position);
   Status ask(const HostLink::Question &question, Wait &wait);
-  void tellProgress(int64_t position);
+  void chooseReader(int64_t offset);
   Wait readWait();
   Result<std::size_t> refuseOffset(int64_t offset) const;
 
@@ -103,7 +104,9 @@ class CacheReader {
   // Bytes that came in a `data` answer beyond what the read wanted.
   std::string kept_;
   int64_t keptStart_ = 0;
-  int64_t toldPosition_ = 0;
+  Runs runs_;
+  int64_t reader_ = 1;
+  int64_t seenCancels_ = 0;
   // Only for a resource of unknown size.
   int64_t nextOffset_ = 0;
   bool isEnded_ = false;

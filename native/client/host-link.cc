@@ -8,8 +8,6 @@ namespace seekcache {
 
 namespace {
 
-// One reader a session: the plan's demand is where this client reads.
-constexpr int64_t kReader = 1;
 // A host that dies on every attempt is not started for ever.
 constexpr int kMaxAttempts = 5;
 constexpr auto kFirstPause = std::chrono::milliseconds(20);
@@ -33,7 +31,7 @@ Result<Reply> HostLink::locate(const Question &question, Wait &wait) {
       if (!again) return std::move(again.error());
     }
     int64_t id = connection_->nextId();
-    protocol::Locate fields{session_, kReader, question.start, question.lengthBytes, remainingMs(wait),
+    protocol::Locate fields{session_, question.reader, question.start, question.lengthBytes, remainingMs(wait),
                             question.unreadablePath};
     Result<Reply> reply = connection_->request(id, protocol::locate(id, fields), wait);
     if (reply) return reply;
@@ -45,8 +43,12 @@ Result<Reply> HostLink::locate(const Question &question, Wait &wait) {
   }
 }
 
-void HostLink::tellPosition(int64_t position) {
-  if (connection_ != nullptr) connection_->note(protocol::position(session_, kReader, position));
+void HostLink::tellPosition(int64_t reader, int64_t position) {
+  if (connection_ != nullptr) connection_->note(protocol::position(session_, reader, position));
+}
+
+void HostLink::releaseReader(int64_t reader) {
+  if (connection_ != nullptr) connection_->note(protocol::release(session_, reader));
 }
 
 // Opens, again and again while a host is on its way out or in.

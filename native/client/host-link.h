@@ -39,6 +39,7 @@ class HostLink {
   const protocol::Opened &opened() const { return opened_; }
 
   struct Question {
+    int64_t reader;
     int64_t start;
     int64_t lengthBytes;
     // Empty: none.
@@ -47,7 +48,8 @@ class HostLink {
   // The answer holds an Extent, a Data or an End.
   Result<Reply> locate(const Question &question, Wait &wait);
 
-  void tellPosition(int64_t position);
+  void tellPosition(int64_t reader, int64_t position);
+  void releaseReader(int64_t reader);
 
   int64_t reconnects() const { return reconnects_; }
 

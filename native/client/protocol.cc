@@ -206,6 +206,10 @@ std::string position(std::string_view session, int64_t reader, int64_t position)
   return line({{"type", "position"}, {"session", session}, {"reader", reader}, {"position", position}});
 }
 
+std::string release(std::string_view session, int64_t reader) {
+  return line({{"type", "release"}, {"session", session}, {"reader", reader}});
+}
+
 std::string cancel(int64_t request) { return line({{"type", "cancel"}, {"request", request}}); }
 
 }  // namespace seekcache::protocol

@@ -107,6 +107,7 @@ std::string locate(int64_t id, const Locate &fields);
 
 std::string map(int64_t id, std::string_view url, const Headers &headers);
 std::string position(std::string_view session, int64_t reader, int64_t position);
+std::string release(std::string_view session, int64_t reader);
 std::string cancel(int64_t request);
 
 }  // namespace protocol

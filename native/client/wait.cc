@@ -45,7 +45,9 @@ CancelSignal::~CancelSignal() {
 // return at once.
 void CancelSignal::set() {
   std::lock_guard lock(mutex_);
-  if (isSet_.exchange(true) || writeFd_ < 0) return;
+  if (isSet_.exchange(true)) return;
+  count_.fetch_add(1, std::memory_order_acq_rel);
+  if (writeFd_ < 0) return;
   while (write(writeFd_, "c", 1) < 0 && errno == EINTR) {
   }
 }

@@ -27,11 +27,14 @@ class CancelSignal {
   void set();
   void clear();
   bool isSet() const { return isSet_.load(std::memory_order_acquire); }
+  // How often it was set.
+  int64_t count() const { return count_.load(std::memory_order_acquire); }
   // -1 if no pipe could be made: then a cancel is noticed at the end of a poll of at most 20 ms.
   int fd() const { return readFd_; }
 
  private:
   std::atomic<bool> isSet_{false};
+  std::atomic<int64_t> count_{0};
   std::mutex mutex_;
   int readFd_ = -1;
   int writeFd_ = -1;

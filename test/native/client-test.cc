@@ -16,6 +16,7 @@
 #include "../../native/client/connection.h"
 #include "../../native/client/located.h"
 #include "../../native/client/protocol.h"
+#include "../../native/client/runs.h"
 
 using namespace seekcache;
 
@@ -310,6 +311,66 @@ void locatedRanges() {
   CHECK(located.copy(400, buffer, 4).unreadablePath == "/dev/zero");
 }
 
+// The readers that reads at these offsets, each of 1000 bytes, go to; with the numbers released before, as "-n".
+std::string readersOf(Runs &runs, std::initializer_list<int64_t> offsets) {
+  std::string readers;
+  for (int64_t offset : offsets) {
+    Runs::Choice choice = runs.choose(offset);
+    for (int64_t released : choice.released) readers.append(" -").append(std::to_string(released));
+    readers.append(" ").append(std::to_string(choice.reader));
+    runs.advance(offset + 1000);
+  }
+  return readers;
+}
+
+constexpr int64_t kMiB = 1024 * 1024;
+
+void readersOfRuns() {
+  {
+    Runs runs;
+    // One place, with small steps either way; then seeks: one reader, which goes along.
+    CHECK(readersOf(runs, {0, 1000, 500, 2000, 900 * 1024, 1000}) == " 1 1 1 1 1 1");
+    CHECK(readersOf(runs, {50 * kMiB, 20 * kMiB, 90 * kMiB}) == " 1 1 1");
+  }
+  {
+    Runs runs;
+    // To and fro: who comes back gets a reader of its own, and both keep theirs.
+    CHECK(readersOf(runs, {0, 50 * kMiB, 1000, 50 * kMiB + 1000, 2000, 50 * kMiB + 2000}) == " 1 1 2 1 2 1");
+    // A third place that is a seek takes the last reader along and ends the other; back again, and both have one.
+    CHECK(readersOf(runs, {80 * kMiB, 80 * kMiB + 1000}) == " -2 1 1");
+    CHECK(readersOf(runs, {3000, 80 * kMiB + 2000}) == " 2 1");
+    // After a flush nobody comes back.
+    runs.forget();
+    CHECK(readersOf(runs, {3000, 4000}) == " -2 1 1");
+  }
+  {
+    Runs runs;
+    // Three in turn, the nearest behind of two that are close, and one that falls silent.
+    CHECK(readersOf(runs, {0, 50 * kMiB, 90 * kMiB, 1000, 50 * kMiB + 1000, 90 * kMiB + 1000}) == " 1 1 1 2 3 1");
+    CHECK(readersOf(runs, {50 * kMiB + 2000, 1000}) == " 3 2");
+    for (int i = 0; i < 40; i++) {
+      runs.choose(2000 + i * kMiB);
+      runs.advance(2000 + (i + 1) * kMiB);
+    }
+    CHECK(readersOf(runs, {2000 + 40 * kMiB, 50 * kMiB + 3000}) == " 2 1");
+  }
+  {
+    Runs runs;
+    // News: a new place, then each MiB, and what the host was asked for is known to it.
+    runs.choose(0);
+    runs.advance(1000);
+    CHECK(runs.takeNews() && !runs.takeNews());
+    runs.advance(kMiB + 500);
+    CHECK(!runs.takeNews());
+    runs.advance(kMiB + 1000);
+    CHECK(runs.takeNews());
+    runs.choose(50 * kMiB);
+    runs.told(50 * kMiB);
+    runs.advance(50 * kMiB + 1000);
+    CHECK(!runs.takeNews());
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -321,6 +382,7 @@ int main() {
   lastWords();
   answersToReads();
   locatedRanges();
+  readersOfRuns();
   std::printf("{\"failures\":%d}\n", failures);
   return failures == 0 ? 0 : 1;
 }

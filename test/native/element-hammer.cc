@@ -1,5 +1,5 @@
-// Pulls random ranges from seekcachesrc while another thread flushes it and a third asks it queries and properties, and
-// compares every byte with a local copy:
+// Pulls random ranges from seekcachesrc while another thread flushes it and two more ask it queries and set
+// and get properties, and compares every byte with a local copy:
 //   element-hammer [--property NAME=VALUE]... [--seed N] [--seconds N] URI FILE
 // Prints one line of JSON; the exit code is 0 only if no buffer was wrong or short.
 
@@ -96,11 +96,12 @@ long long inquireUntil(GstElement *source, guint64 size, const std::atomic<bool>
     isRight = gst_element_query_duration(source, GST_FORMAT_BYTES, &duration) && duration == static_cast<gint64>(size);
     for (GstQuery *query : queries) gst_element_query(source, query);
     GstStructure *stats = nullptr;
-    gchar *location = nullptr;
-    g_object_get(source, "stats", &stats, "location", &location, nullptr);
-    g_object_set(source, "user-agent", "hammer", nullptr);
+    gchar *location = nullptr, *userAgent = nullptr;
+    g_object_set(source, "user-agent", rounds % 2 == 0 ? "hammer" : "a long name that is not kept inside of a string", nullptr);
+    g_object_get(source, "stats", &stats, "location", &location, "user-agent", &userAgent, nullptr);
     gst_structure_free(stats);
     g_free(location);
+    g_free(userAgent);
     rounds++;
   }
   for (GstQuery *query : queries) gst_query_unref(query);
@@ -140,9 +141,10 @@ int main(int argc, char **argv) {
   gst_element_set_state(source, GST_STATE_PAUSED);
 
   std::atomic<bool> isOver{false};
-  long long flushes = 0, inquiries = 0;
+  long long flushes = 0, inquiries = 0, moreInquiries = 0;
   std::thread flusher([&] { flushes = flushUntil(pad, isOver, seed); });
   std::thread inquirer([&] { inquiries = inquireUntil(source, copy.size, isOver); });
+  std::thread another([&] { moreInquiries = inquireUntil(source, copy.size, isOver); });
   std::mt19937_64 random(seed);
   Counts counts;
   auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
@@ -150,10 +152,11 @@ int main(int argc, char **argv) {
   isOver = true;
   flusher.join();
   inquirer.join();
+  another.join();
   gst_element_set_state(source, GST_STATE_NULL);
   gst_object_unref(pad);
   gst_object_unref(source);
   std::printf("{\"seed\":%lu,\"pulls\":%lld,\"flushes\":%lld,\"flushed\":%lld,\"inquiries\":%lld,\"wrong\":%lld,\"short\":%lld,\"failed\":%lld}\n", seed,
               counts.pulls, flushes, counts.flushing, inquiries, counts.wrong, counts.isShort, counts.failed);
-  return counts.wrong + counts.isShort + counts.failed == 0 && inquiries > 0 ? 0 : 1;
+  return counts.wrong + counts.isShort + counts.failed == 0 && inquiries > 0 && moreInquiries > 0 ? 0 : 1;
 }

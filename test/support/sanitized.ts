@@ -15,6 +15,7 @@ export type Sanitizer = 'address' | 'thread'
 
 const BUILD_DIR = fileURLToPath(new URL('../../build', import.meta.url))
 const SUPPRESSIONS_FILE = fileURLToPath(new URL('../native/leaks.supp', import.meta.url))
+const GST = { GST_PLUGIN_PATH: '', GST_REGISTRY: path.join(BUILD_DIR, 'sanitized-registry.bin'), GST_REGISTRY_UPDATE: 'no' }
 /** Programs without GStreamer in them. */
 const CLIENT_ALONE = /^(client|protocol)-/
 const BUILD_LIMIT_MS = 10 * 60_000
@@ -44,6 +45,7 @@ function options(sanitizer: Sanitizer, program: string): Env {
 
 /** Builds what is named in binding.gyp, or does nothing where it is up to date. */
 export function buildSanitized(sanitizer: Sanitizer, targets: readonly string[]): void {
+  fillRegistry()
   const flags = `${FLAGS[sanitizer]} -D_GLIBCXX_ASSERTIONS -fno-omit-frame-pointer`
   const { status, stdout, stderr } = make(sanitizer, `-O1 -g ${flags}`, flags, targets)
   if (status !== 0) throw new Error(`the build with the ${sanitizer} sanitizer failed: ${stdout}${stderr}`)
@@ -65,6 +67,14 @@ function make(folder: string, compileFlags: string, linkFlags: string, targets: 
 
 /** A program of that build to its end. */
 export async function runSanitized(sanitizer: Sanitizer, name: string, args: readonly string[], env: Env = {}, limitMs?: number): Promise<Finished> {
-  const plugins = path.join(BUILD_DIR, sanitizer, 'gstreamer-1.0')
-  return await runProgram([path.join(BUILD_DIR, sanitizer, name), ...args], { ...options(sanitizer, name), GST_PLUGIN_PATH: plugins, ...env }, limitMs)
+  return await runProgram([path.join(BUILD_DIR, sanitizer, name), ...args], { ...options(sanitizer, name), ...GST, ...env }, limitMs)
+}
+
+/**
+ * An instrumented program must not look around for plugins: it would load them all, and one with our element in it would
+ * take the place of the element in the program. So another program fills the registry.
+ */
+function fillRegistry(): void {
+  const { GST_PLUGIN_PATH, GST_REGISTRY } = GST
+  spawnSync('gst-inspect-1.0', ['fakesink'], { env: { ...process.env, GST_PLUGIN_PATH, GST_REGISTRY }, timeout: BUILD_LIMIT_MS })
 }
