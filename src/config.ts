@@ -49,6 +49,8 @@ export interface HostOptions {
   readonly firstByteMs: number
   /** An origin that is silent for so long when a cached resource is opened counts as unreachable: it plays offline. */
   readonly revalidateMs: number
+  /** Whether what a player has open is fetched whole, beside what it reads. */
+  readonly fill: boolean
   /** A program, with its arguments split at spaces, that gives a fresh URL for an expired one. */
   readonly renewCommand: string | undefined
   /** Query parameters that do not choose a resource, besides known signatures. */
@@ -71,6 +73,7 @@ export const HOST_DEFAULTS: Omit<HostOptions, 'cacheDir' | 'socketPath'> = {
   stallMs: 3_000,
   firstByteMs: 10_000,
   revalidateMs: 5_000,
+  fill: false,
   renewCommand: undefined,
   ignoredParameters: [],
   sharesCredentials: false,

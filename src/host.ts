@@ -100,6 +100,7 @@ export class Host {
       revalidateMs: options.revalidateMs,
       userAgent: `seekcache/${VERSION}`,
       keyRules: options,
+      fill: options.fill,
       renewals,
     })
     const onActivity = (delta: 1 | -1): void => this.#onActivity(delta)

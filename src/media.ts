@@ -9,6 +9,7 @@ import { Opener, type CachedMedia, type Media, type MediaParts } from './opening
 import { cacheKey, type KeyRules } from './origin/cache-key.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from './resource-spec.ts'
 import { orAborted, timeLimit } from './schedule/deadline.ts'
+import { fetchMissing } from './schedule/fill.ts'
 
 /** A resource stays open this long without a session, so that a player that reconnects finds its connections warm. */
 const LINGER_MS = 10_000
@@ -17,6 +18,7 @@ interface Opened {
   readonly media: CachedMedia
   users: number
   linger: NodeJS.Timeout | undefined
+  filler: AbortController | undefined
 }
 
 interface Opening {
@@ -29,6 +31,8 @@ interface Opening {
 
 export interface LibraryParts extends MediaParts {
   readonly keyRules: KeyRules
+  /** Whether what is open is fetched whole. */
+  readonly fill: boolean
 }
 
 export class MediaLibrary {
@@ -76,12 +80,12 @@ export class MediaLibrary {
 
   #use(opened: Opened): CachedMedia {
     clearTimeout(opened.linger)
-    opened.users++
+    if (opened.users++ === 0) this.#beginFill(opened)
     return opened.media
   }
 
   #register(media: CachedMedia): Opened {
-    const opened: Opened = { media, users: 0, linger: undefined }
+    const opened: Opened = { media, users: 0, linger: undefined, filler: undefined }
     this.#open.set(media.key, opened)
     this.#opened.set(media, opened)
     this.#linger(opened)
@@ -93,7 +97,22 @@ export class MediaLibrary {
     const opened = this.#opened.get(media)
     if (opened === undefined || --opened.users > 0) return
     media.abandoned.abort(cancelled('the opening'))
+    opened.filler?.abort(cancelled('the fill'))
     this.#linger(opened)
+  }
+
+  get budgetBytes(): number {
+    return this.#parts.store.maxSizeBytes
+  }
+
+  /** While somebody has it open, and only of what the cache can hold: else its end would push out its beginning. */
+  #beginFill(opened: Opened): void {
+    const { media } = opened
+    if (!this.#parts.fill || media.record.sizeBytes > this.budgetBytes) return
+    const { signal } = (opened.filler = new AbortController())
+    fetchMissing(media, signal).catch((error: Error) => {
+      if (!signal.aborted) this.#parts.telemetry.log.info({ resource: media.record.displayUrl }, `not fetched whole: ${error.message}`)
+    })
   }
 
   #linger(opened: Opened): void {

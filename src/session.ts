@@ -5,16 +5,18 @@
  */
 
 import type { Location } from './cache/generation.ts'
+import type { SeekIntent } from './control/protocol.ts'
 import { SeekCacheError } from './errors.ts'
 import type { MediaLibrary } from './media.ts'
 import type { CachedMedia, Media } from './opening.ts'
+import { Bookmark } from './schedule/bookmark.ts'
+import { fetchMissing } from './schedule/fill.ts'
+import { INTENT_MS, targetOf } from './schedule/player-rules.ts'
 import type { Reader } from './schedule/reader.ts'
 import type { WaitOptions } from './schedule/scheduler.ts'
 
 /** What is told of a fill's progress at most so often. */
 const PROGRESS_STEP_BYTES = 1024 * 1024
-/** A fill waits so long for a byte before it fails. */
-const FILL_DEADLINE_MS = 120_000
 /** More readers than any player has. */
 const MAX_READERS = 64
 
@@ -22,26 +24,35 @@ export class Session {
   readonly media: Media
   readonly #library: MediaLibrary
   readonly #readers = new Map<number, Reader>()
+  readonly #next: Bookmark | undefined
 
   constructor(library: MediaLibrary, media: Media) {
     this.#library = library
     this.media = media
+    this.#next = media.kind === 'passthrough' ? undefined : new Bookmark(media.scheduler)
   }
 
-  /** Where the byte at `start` can be read, as soon as it can; 'end' past the end of a stream of unknown size. */
+  /**
+   * Where the byte at `start` can be read, as soon as it can; 'end' past the end of a stream of unknown size.
+   * @param access the file that could not be read as it was told, and whether the client cannot read files at all
+   */
   async locate(
     readerNumber: number,
     start: number,
     maxBytes: number,
-    unreadablePath: string | undefined,
+    access: { readonly unreadablePath: string | undefined; readonly wantsData: boolean },
     options: WaitOptions & { readonly signal: AbortSignal },
   ): Promise<Location | 'end'> {
     if (this.media.kind === 'passthrough') return await this.#nextOfStream(start, maxBytes, options)
     const { generation, record } = this.media
     if (start >= record.sizeBytes) throw usage(`byte ${start} is past the end (${record.sizeBytes})`)
     const reader = this.#reader(readerNumber, this.media, start)
-    if (unreadablePath === undefined) return await reader.locate(start, options)
-    if ((await generation.inspect(unreadablePath, start)) === 'lost') return await reader.locate(start, options)
+    this.#next?.drop()
+    const { unreadablePath, wantsData } = access
+    if (!wantsData && unreadablePath === undefined) return await reader.locate(start, options)
+    if (!wantsData && unreadablePath !== undefined && (await generation.inspect(unreadablePath, start)) === 'lost') {
+      return await reader.locate(start, options)
+    }
     return { kind: 'memory', start, bytes: await reader.read(start, maxBytes, options) }
   }
 
@@ -81,34 +92,37 @@ export class Session {
    */
   async fetchAll(onProgress: (presentBytes: number, sizeBytes: number) => void, signal: AbortSignal): Promise<void> {
     if (this.media.kind === 'passthrough') throw usage('the size of this resource is unknown: it cannot be cached')
-    const { generation, scheduler } = this.media
+    const { generation } = this.media
     const { sizeBytes } = generation
-    const reader = scheduler.openReader('fill', 0)
+    if (sizeBytes > this.#library.budgetBytes) throw tooLarge()
     let toldBytes = -PROGRESS_STEP_BYTES
-    try {
-      for (let position = 0; position < sizeBytes; ) {
-        position = generation.arrived.endOfRun(position)
-        if (generation.present.lengthBytes >= toldBytes + PROGRESS_STEP_BYTES || position === sizeBytes) {
-          toldBytes = generation.present.lengthBytes
-          onProgress(toldBytes, sizeBytes)
-        }
-        if (position === sizeBytes) break
-        reader.moveTo(position)
-        await scheduler.arrival(reader, position, { deadlineMs: FILL_DEADLINE_MS, signal })
-      }
-      await generation.settle()
-      if (generation.present.covers(0, sizeBytes)) return
-      throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FULL', 'the whole file does not fit into the cache: raise --max-size')
-    } finally {
-      reader.close()
+    const tell = (): void => {
+      if (generation.present.lengthBytes < toldBytes + PROGRESS_STEP_BYTES) return
+      toldBytes = generation.present.lengthBytes
+      onProgress(toldBytes, sizeBytes)
     }
+    await fetchMissing(this.media, signal, tell)
+    await generation.settle()
+    if (!generation.present.covers(0, sizeBytes)) throw tooLarge()
+    onProgress(sizeBytes, sizeBytes)
+  }
+
+  /** The client is about to read there. */
+  announce(intent: SeekIntent): void {
+    if (this.media.kind === 'passthrough') return
+    this.#next?.keep(targetOf(intent, this.media.record.sizeBytes), INTENT_MS)
   }
 
   close(): void {
     for (const reader of this.#readers.values()) reader.close()
     this.#readers.clear()
+    this.#next?.drop()
     this.#library.release(this.media)
   }
+}
+
+function tooLarge(): SeekCacheError {
+  return new SeekCacheError('ERR_SEEKCACHE_CACHE_FULL', 'the whole file does not fit into the cache: raise --max-size')
 }
 
 function usage(message: string): SeekCacheError {

@@ -13,7 +13,7 @@ const ROWS: readonly (readonly RegExp[])[] = [
   [/^host\.ts$/],
   [/^client\//],
   [/^control\/(server|connection)\.ts$/],
-  [/^proxy\/(server|players|player-messages|player-rules)\.ts$/],
+  [/^proxy\/(server|players|player-messages)\.ts$/],
   [/^session\.ts$/],
   [/^media\.ts$/],
   [/^opening\.ts$/],

@@ -5,7 +5,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { test } from 'node:test'
 
 import { connect } from 'seekcache'
-import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf } from '../src/proxy/player-rules.ts'
+import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf } from '../src/schedule/player-rules.ts'
 import { patternContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type Script } from './support/fault-origin.ts'

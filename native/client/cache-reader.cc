@@ -1,13 +1,15 @@
 #include "cache-reader.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace seekcache {
 
 namespace {
 
-// The host repairs or replaces a file that could not be read. When that does not help, it is this process that cannot.
+// The host repairs or replaces a file that could not be read. When that does not help, it is this process that cannot, as in
+// a sandbox or under another user: then the bytes come over the socket.
 constexpr int kMaxUnreadable = 3;
 constexpr auto kPresentDeadline = std::chrono::milliseconds(200);
 
@@ -68,7 +70,7 @@ Result<std::size_t> CacheReader::fill(int64_t offset, char *buffer, std::size_t 
     int64_t position = offset + static_cast<int64_t>(done);
     std::size_t copied = copyKept(position, buffer + done, length - done);
     Located::Copied fromFile;
-    if (copied == 0) fromFile = located_.copy(position, buffer + done, length - done);
+    if (copied == 0 && !wantsData_) fromFile = located_.copy(position, buffer + done, length - done);
     copied += fromFile.lengthBytes;
     done += copied;
     // A stream of unknown size is passed on as it comes.
@@ -77,11 +79,11 @@ Result<std::size_t> CacheReader::fill(int64_t offset, char *buffer, std::size_t 
       unreadable = 0;
       continue;
     }
-    if (!fromFile.unreadablePath.empty() && ++unreadable > kMaxUnreadable) {
-      return makeError(code::kCacheUnreadable, std::string("cannot read the cached file: ") + std::strerror(fromFile.cause));
-    }
+    bool isRefused = fromFile.cause == EACCES || fromFile.cause == EPERM;
+    if (!fromFile.unreadablePath.empty() && (isRefused || ++unreadable > kMaxUnreadable)) wantsData_ = true;
     if (!std::exchange(hasWaited, true)) waits_.fetch_add(1, std::memory_order_relaxed);
-    Status asked = ask({reader_, position, static_cast<int64_t>(length - done), fromFile.unreadablePath}, wait);
+    std::string unreadablePath = wantsData_ ? std::string() : fromFile.unreadablePath;
+    Status asked = ask({reader_, position, static_cast<int64_t>(length - done), unreadablePath, wantsData_}, wait);
     if (!asked) return std::move(asked.error());
   }
   return done;
@@ -100,6 +102,7 @@ Status CacheReader::ask(const HostLink::Question &question, Wait &wait) {
 
 Status CacheReader::learn(Reply reply, int64_t position) {
   if (auto *extent = std::get_if<protocol::Extent>(&reply.answer.body)) {
+    if (wantsData_) return makeError(code::kCacheUnreadable, "the cached file cannot be read, and the host sends no data");
     if (position < extent->range.start || position >= extent->range.end) {
       return protocolError("the host answered with a range that the byte asked for is not in");
     }

@@ -107,6 +107,8 @@ class CacheReader {
   Runs runs_;
   int64_t reader_ = 1;
   int64_t seenCancels_ = 0;
+  // The cache's files are out of this process's reach: bytes are asked for instead.
+  bool wantsData_ = false;
   // Only for a resource of unknown size.
   int64_t nextOffset_ = 0;
   bool isEnded_ = false;

@@ -32,7 +32,7 @@ Result<Reply> HostLink::locate(const Question &question, Wait &wait) {
     }
     int64_t id = connection_->nextId();
     protocol::Locate fields{session_, question.reader, question.start, question.lengthBytes, remainingMs(wait),
-                            question.unreadablePath};
+                            question.unreadablePath, question.wantsData};
     Result<Reply> reply = connection_->request(id, protocol::locate(id, fields), wait);
     if (reply) return reply;
     // A host that has started anew behind the same socket does not know the session.

@@ -44,6 +44,7 @@ class HostLink {
     int64_t lengthBytes;
     // Empty: none.
     std::string unreadablePath;
+    bool wantsData = false;
   };
   // The answer holds an Extent, a Data or an End.
   Result<Reply> locate(const Question &question, Wait &wait);

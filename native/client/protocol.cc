@@ -195,6 +195,7 @@ std::string locate(int64_t id, const Locate &fields) {
                   {"start", fields.start},     {"lengthBytes", fields.lengthBytes},
                   {"deadlineMs", fields.deadlineMs}};
   if (!fields.unreadablePath.empty()) message["unreadable"] = fields.unreadablePath;
+  if (fields.wantsData) message["wantsData"] = true;
   return line(message);
 }
 

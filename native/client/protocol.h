@@ -102,6 +102,8 @@ struct Locate {
   int64_t deadlineMs;
   // Empty: nothing was unreadable.
   std::string_view unreadablePath;
+  // Set by a client that cannot read the cache's files at all.
+  bool wantsData = false;
 };
 std::string locate(int64_t id, const Locate &fields);
 

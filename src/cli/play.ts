@@ -21,13 +21,14 @@ export const GST_PLUGIN_DIR = join(PACKAGE_ROOT, 'build', 'Release', 'gstreamer-
 const MPV_SHIM_DIR = join(PACKAGE_ROOT, 'native', 'mpv', 'bin')
 
 /** Opens the file first, so that a bad one gets one clear line, not a player's riddle. */
-export async function play(url: string, flags: ClientFlags & { readonly with?: 'mpv' | 'gst' }): Promise<number> {
+export async function play(url: string, flags: ClientFlags & { readonly with?: 'mpv' | 'gst'; readonly fill?: boolean }): Promise<number> {
   const player = flags.with ?? (isInstalled('mpv') ? 'mpv' : 'gst')
   if (player === 'gst' && !isInstalled('gst-launch-1.0')) {
     throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'neither mpv nor GStreamer (gst-launch-1.0) is installed: "npm run setup" installs the latter')
   }
   return await withCache(flags, true, async (cache) => {
     const media = await cache.open(url, { headers: flags.header ?? [] })
+    if (flags.fill === true) media.fetchAll().catch(() => {}) // the player says what is wrong with the file
     const words = player === 'mpv' ? ['mpv', ...mpvWords(url, flags)] : ['gst-launch-1.0', ...gstWords(media.proxyUrl, media.gstUri, flags)]
     return await runWords(words, flags)
   })

@@ -30,6 +30,7 @@ export interface ServeFlags {
   readonly stall?: number
   readonly firstByte?: number
   readonly revalidate?: number
+  readonly fill?: boolean
   readonly renewCommand?: string
   readonly ignoreParameter?: readonly string[]
   readonly shareCredentials?: boolean
@@ -79,6 +80,7 @@ function hostOptions(flags: ServeFlags): HostOptions {
     stallMs: msOr(flags.stall, HOST_DEFAULTS.stallMs),
     firstByteMs: msOr(flags.firstByte, HOST_DEFAULTS.firstByteMs),
     revalidateMs: msOr(flags.revalidate, HOST_DEFAULTS.revalidateMs),
+    fill: flags.fill ?? HOST_DEFAULTS.fill,
     renewCommand: flags.renewCommand,
     ignoredParameters: flags.ignoreParameter ?? HOST_DEFAULTS.ignoredParameters,
     sharesCredentials: flags.shareCredentials ?? HOST_DEFAULTS.sharesCredentials,

@@ -18,6 +18,8 @@ const READ_BYTES = 1024 * 1024
 const READ_DEADLINE_MS = 60_000
 /** Tries to read on with a new host before the loss is the caller's. */
 const MAX_HOST_LOSSES = 3
+/** The host repairs or replaces a file that could not be read; when that does not help it is this process that cannot. */
+const MAX_UNREADABLE = 3
 
 export interface ReadOptions {
   readonly signal?: AbortSignal
@@ -43,6 +45,8 @@ export class RemoteMedia implements AsyncDisposable {
   readonly #deadlineMs: number | undefined
   readonly #renewer: Renewer | undefined
   #session: HostSession | undefined
+  /** The cache's files are out of this process's reach (a sandbox, another user): bytes are asked for instead. */
+  #wantsData = false
   #present: [number, number][] = []
   #nextReader = 1
 
@@ -147,13 +151,14 @@ export class RemoteMedia implements AsyncDisposable {
 
   async #readNext(file: ExtentReader, reader: number, position: number, limit: number, options: ReadOptions): Promise<Buffer | undefined> {
     const wanted = Math.min(READ_BYTES, limit - position)
-    for (let losses = 0; ; ) {
+    for (let [losses, failures] = [0, 0]; ; ) {
       options.signal?.throwIfAborted()
       const known = await file.read(position, wanted)
       if (known !== undefined) return known
-      const unreadable = file.takeFailedPath()
+      const failure = file.takeFailure()
+      if (failure !== undefined && (failure.isRefused || ++failures > MAX_UNREADABLE)) this.#wantsData = true
       try {
-        const located = await this.#locate(reader, position, wanted, unreadable, options)
+        const located = await this.#locate(reader, position, wanted, failure?.path, options)
         if (located.answer.type === 'data') return located.raw
         if (located.answer.type === 'end') return undefined
         file.useExtent(located.answer)
@@ -174,9 +179,18 @@ export class RemoteMedia implements AsyncDisposable {
     const { client, opened } = this.#current
     const message = {
       type: 'locate' as const, session: opened.session, reader, start, lengthBytes,
-      deadlineMs: options.deadlineMs ?? READ_DEADLINE_MS, unreadable,
+      deadlineMs: options.deadlineMs ?? READ_DEADLINE_MS, unreadable, ...(this.#wantsData ? { wantsData: true } : {}),
     }
     return await client.request(message, ['extent', 'data', 'end'], { signal: options.signal })
+  }
+
+  /**
+   * Reading is about to go on there: a byte, or a time of the film, which only guesses at a byte. A `read` that waits
+   * elsewhere fails with ERR_SEEKCACHE_CANCELLED, and what is there begins to be fetched.
+   */
+  announceSeek(to: number | { readonly timeSeconds: number; readonly durationSeconds: number }): void {
+    const { client, opened } = this.#current
+    client.note({ type: 'hint', session: opened.session, to: typeof to === 'number' ? { byte: to } : to })
   }
 
   /** Fetches all that is missing; resolves when the whole resource is in the cache. @throws ERR_SEEKCACHE_CACHE_FULL */
@@ -216,22 +230,28 @@ export class RemoteMedia implements AsyncDisposable {
   }
 }
 
+interface UnreadableFile {
+  readonly path: string
+  /** Not for this process, whatever stands in it. */
+  readonly isRefused: boolean
+}
+
 /** The extent file that is being read, and what the host said of it. */
 class ExtentReader {
   #extent: ExtentAnswer | undefined
   #handle: FileHandle | undefined
   #openPath: string | undefined
-  #failedPath: string | undefined
+  #failure: UnreadableFile | undefined
 
   useExtent(extent: ExtentAnswer): void {
     this.#extent = extent
   }
 
-  /** The path that could not be read as told, once. */
-  takeFailedPath(): string | undefined {
-    const path = this.#failedPath
-    this.#failedPath = undefined
-    return path
+  /** The file that could not be read as told, once. */
+  takeFailure(): UnreadableFile | undefined {
+    const failure = this.#failure
+    this.#failure = undefined
+    return failure
   }
 
   /** Bytes at `position` as far as the host's last answer covers them; undefined where it has to be asked. */
@@ -239,14 +259,15 @@ class ExtentReader {
     const extent = this.#extent
     if (extent === undefined || position < extent.start || position >= extent.end) return undefined
     const buffer = Buffer.allocUnsafe(Math.min(maxBytes, extent.end - position))
+    let isRefused = false
     try {
       const handle = await this.#open(extent.path)
       const { bytesRead } = await handle.read(buffer, 0, buffer.length, extent.fileOffset + position - extent.start)
       if (bytesRead === buffer.length) return buffer
-    } catch {
-      // the host is asked, and told which file it was
+    } catch (error) {
+      isRefused = ['EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')
     }
-    this.#failedPath = extent.path
+    this.#failure = { path: extent.path, isRefused } // the host is asked, and told which file it was
     this.#extent = undefined
     return undefined
   }

@@ -13,6 +13,7 @@ import type { Renewals, Renewed } from '../origin/renewals.ts'
 import { validatorText } from '../origin/validator.ts'
 import type { Media } from '../opening.ts'
 import type { ProxyUrls } from '../proxy/urls.ts'
+import { isElsewhere } from '../schedule/player-rules.ts'
 import { Session } from '../session.ts'
 import type { Telemetry } from '../telemetry.ts'
 import {
@@ -27,6 +28,7 @@ import {
   type ClientRequest,
   type HostMessage,
   type ListEntry,
+  type SeekIntent,
   type Status,
 } from './protocol.ts'
 
@@ -54,6 +56,11 @@ interface Held {
   readonly withdraw: () => void
 }
 
+interface Outstanding {
+  readonly request: ClientRequest
+  readonly controller: AbortController
+}
+
 /** Answer fields without the id, which the sender adds. */
 type Answer = HostMessage extends infer M ? (M extends { id: number } ? Omit<M, 'id'> : never) : never
 
@@ -62,7 +69,7 @@ export class ControlConnection {
   readonly #parts: ControlParts
   readonly #framer = new Framer(MAX_CLIENT_LINE_BYTES)
   readonly #sessions = new Map<string, Held>()
-  readonly #outstanding = new Map<number, AbortController>()
+  readonly #outstanding = new Map<number, Outstanding>()
   /** The questions for a fresh URL that the client has not answered. */
   readonly #renewals = new Map<number, (renewed: Renewed | undefined) => void>()
   #nextSession = 1
@@ -86,7 +93,7 @@ export class ControlConnection {
   }
 
   #end(): void {
-    for (const controller of this.#outstanding.values()) controller.abort(cancelled('the request'))
+    for (const { controller } of this.#outstanding.values()) controller.abort(cancelled('the request'))
     for (const name of this.#sessions.keys()) this.#closeSession(name)
     for (const answer of this.#renewals.values()) answer(undefined)
   }
@@ -118,10 +125,12 @@ export class ControlConnection {
         return this.#sessions.get(message.session)?.session.move(message.reader, message.position)
       case 'release':
         return this.#sessions.get(message.session)?.session.releaseReader(message.reader)
+      case 'hint':
+        return this.#announce(message.session, message.to)
       case 'close':
         return this.#closeSession(message.session)
       case 'cancel':
-        return this.#outstanding.get(message.request)?.abort(cancelled('the request'))
+        return this.#outstanding.get(message.request)?.controller.abort(cancelled('the request'))
       case 'renewed': {
         const { url, headers } = message
         return this.#renewals.get(message.renewal)?.(url === undefined ? undefined : { url, headers })
@@ -138,7 +147,7 @@ export class ControlConnection {
       return this.#socket.destroySoon()
     }
     const controller = new AbortController()
-    this.#outstanding.set(id, controller)
+    this.#outstanding.set(id, { request, controller })
     try {
       const answer = await this.#perform(request, controller.signal)
       if (answer !== 'sent') this.#send({ id, ...answer })
@@ -241,7 +250,7 @@ export class ControlConnection {
     const session = this.#session(request.session)
     const maxBytes = Math.min(request.lengthBytes, MAX_DATA_BYTES)
     const options = { deadlineMs: request.deadlineMs, signal }
-    const location = await session.locate(request.reader, request.start, maxBytes, request.unreadable, options)
+    const location = await session.locate(request.reader, request.start, maxBytes, { unreadablePath: request.unreadable, wantsData: request.wantsData === true }, options)
     if (location === 'end') return { type: 'end' }
     if (location.kind === 'file') {
       const { path, fileOffset, start, end } = location
@@ -250,6 +259,15 @@ export class ControlConnection {
     const bytes = location.bytes.subarray(0, maxBytes)
     this.#send({ id: request.id, type: 'data', start: location.start, lengthBytes: bytes.length }, bytes)
     return 'sent'
+  }
+
+  /** What waits elsewhere was asked before: messages keep their order, unlike a player's connections. */
+  #announce(name: string, intent: SeekIntent): void {
+    for (const { request, controller } of this.#outstanding.values()) {
+      const waits = request.type === 'locate' && request.session === name && isElsewhere(intent, request.start)
+      if (waits) controller.abort(cancelled('the read that a seek has made useless'))
+    }
+    this.#sessions.get(name)?.session.announce(intent)
   }
 
   #map(request: Extract<ClientRequest, { type: 'map' }>): Answer {

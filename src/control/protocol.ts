@@ -29,11 +29,19 @@ const url = v.pipe(v.string(), v.regex(HTTP_URL), v.maxLength(32 * 1024))
 const header = v.tuple([v.pipe(v.string(), v.regex(HEADER_NAME)), v.pipe(v.string(), v.regex(HEADER_VALUE))])
 const headers = v.optional(v.array(header), [])
 
+const seconds = v.pipe(v.number(), v.finite(), v.minValue(0))
+/** Where a player is about to go: a byte, or a time of the film. */
+export const SeekIntent = v.union([
+  v.object({ byte: position }),
+  v.object({ timeSeconds: seconds, durationSeconds: v.pipe(seconds, v.minValue(0.001)) }),
+])
+export type SeekIntent = v.InferOutput<typeof SeekIntent>
+
 export const ClientMessage = v.variant('type', [
   v.object({ type: v.literal('open'), id, url, headers, deadlineMs: v.optional(deadlineMs), canRenew: v.optional(v.boolean()) }),
   v.object({
     type: v.literal('locate'), id, session, reader, start: position,
-    lengthBytes: v.pipe(position, v.minValue(1)), deadlineMs, unreadable: v.optional(v.string()),
+    lengthBytes: v.pipe(position, v.minValue(1)), deadlineMs, unreadable: v.optional(v.string()), wantsData: v.optional(v.boolean()),
   }),
   v.object({ type: v.literal('map'), id, session: v.optional(session), url: v.optional(url), headers }),
   v.object({ type: v.literal('url'), id, url, headers }),
@@ -44,6 +52,7 @@ export const ClientMessage = v.variant('type', [
   v.object({ type: v.literal('stop'), id }),
   v.object({ type: v.literal('position'), session, reader, position }),
   v.object({ type: v.literal('release'), session, reader }),
+  v.object({ type: v.literal('hint'), session, to: SeekIntent }),
   v.object({ type: v.literal('close'), session }),
   v.object({ type: v.literal('cancel'), request: id }),
   v.object({ type: v.literal('renewed'), renewal: id, url: v.optional(url), headers: v.optional(v.array(header)) }),

@@ -9,6 +9,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import * as v from 'valibot'
 
+import { SeekIntent } from '../control/protocol.ts'
 import { SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
 import type { Renewals, Renewed, RenewalRequest } from '../origin/renewals.ts'
@@ -24,11 +25,6 @@ const POLL_MS = 25_000
 /** From the end of one such request to the next one. */
 const BETWEEN_POLLS_MS = 3_000
 
-const finite = v.pipe(v.number(), v.finite(), v.minValue(0))
-const Hint = v.union([
-  v.object({ byte: v.pipe(finite, v.safeInteger()) }),
-  v.object({ timeSeconds: finite, durationSeconds: v.pipe(finite, v.minValue(0.001)) }),
-])
 const RenewalAnswer = v.object({
   renewal: v.pipe(v.number(), v.safeInteger()),
   url: v.optional(v.pipe(v.string(), v.regex(HTTP_URL))),
@@ -57,7 +53,7 @@ export class PlayerMessages {
   }
 
   async #hint(request: IncomingMessage, response: ServerResponse, { spec, player }: PlayerRequest): Promise<void> {
-    const intent = parsed(Hint, await bodyOf(request))
+    const intent = parsed(SeekIntent, await bodyOf(request))
     const media = this.#library.opened(spec)
     if (media !== undefined) this.#players.announce(media, player, intent)
     response.writeHead(204).end()

@@ -9,11 +9,13 @@
  */
 
 import type { Range } from '../bytes/ranges.ts'
+import type { SeekIntent } from '../control/protocol.ts'
 import { cancelled, isCode } from '../errors.ts'
 import type { CachedMedia } from '../opening.ts'
+import { Bookmark } from '../schedule/bookmark.ts'
+import { continuesRun, endsInMs, INTENT_MS, isElsewhere, isLeft, isProbe, targetOf } from '../schedule/player-rules.ts'
 import type { Reader, Run } from '../schedule/reader.ts'
 import type { WaitOptions } from '../schedule/scheduler.ts'
-import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf, type SeekIntent } from './player-rules.ts'
 
 /** Of a player's ended requests, the last ones can be gone on with. */
 const MAX_RUNS = 4
@@ -21,8 +23,6 @@ const MAX_RUNS = 4
 const SETTLE_MS = 500
 /** Between two requests of a player that reads in ranges: its readahead goes on so long. */
 const BETWEEN_REQUESTS_MS = 2_000
-/** A seek that was announced comes within this. */
-const INTENT_MS = 5_000
 /** A player whose read was ended for a seek tries to go on at the same place, at once. */
 const REFUSAL_MS = 2_000
 
@@ -51,12 +51,13 @@ export class Player {
   /** Oldest first. */
   readonly #connections = new Set<PlayerConnection>()
   #runs: Run[] = []
-  /** Reads ahead between two requests. */
-  #between: { readonly reader: Reader; readonly timer: NodeJS.Timeout } | undefined
+  /** Where its next request is expected. */
+  readonly #next: Bookmark
   #refused: { readonly position: number; readonly untilMs: number }[] = []
 
   constructor(media: CachedMedia, name: string | undefined) {
     this.#media = media
+    this.#next = new Bookmark(media.scheduler)
     this.name = name
   }
 
@@ -75,7 +76,7 @@ export class Player {
     })
     if (this.name !== undefined && !isLook) for (const older of this.#connections) older.yieldTo(connection)
     this.#connections.add(connection)
-    this.#endBetween()
+    this.#next.drop()
     return connection
   }
 
@@ -106,13 +107,9 @@ export class Player {
     if (run !== undefined) this.#runs = [...this.#runs, run].slice(-MAX_RUNS)
     const newest = [...this.#connections].at(-1)
     if (newest !== undefined) newest.resume()
-    else if (isDone && run !== undefined && connection.isContinuing) this.#readOn(run)
-  }
-
-  /** A player that goes on range by range has its window filled between them too. */
-  #readOn(run: Run): void {
-    const { position } = run.demand
-    this.#between = this.#openFor(position, { continues: run }, BETWEEN_REQUESTS_MS)
+    else if (isDone && run !== undefined && connection.isContinuing) {
+      this.#next.keep(run.demand.position, BETWEEN_REQUESTS_MS, { continues: run }) // its window is filled between them too
+    }
   }
 
   /** Reads that wait elsewhere end, and what is there begins to be fetched. */
@@ -120,21 +117,7 @@ export class Player {
     for (const connection of this.#connections) {
       connection.endIfStalled(intent, (position) => this.#refused.push({ position, untilMs: performance.now() + REFUSAL_MS }))
     }
-    this.#endBetween()
-    this.#between = this.#openFor(targetOf(intent, this.#media.record.sizeBytes), {}, INTENT_MS)
-  }
-
-  #openFor(position: number, options: { readonly continues?: Run }, durationMs: number): { reader: Reader; timer: NodeJS.Timeout } {
-    const reader = this.#media.scheduler.openReader('play', position, options)
-    const timer = setTimeout(() => this.#endBetween(), durationMs).unref()
-    return { reader, timer }
-  }
-
-  #endBetween(): void {
-    if (this.#between === undefined) return
-    clearTimeout(this.#between.timer)
-    this.#between.reader.close()
-    this.#between = undefined
+    this.#next.keep(targetOf(intent, this.#media.record.sizeBytes), INTENT_MS)
   }
 }
 

@@ -373,6 +373,44 @@ void readersOfRuns() {
 
 }  // namespace
 
+// A client that cannot read the files, whatever the host repairs, asks for the bytes; a host that sends none is an error.
+void filesOutOfReach() {
+  const std::string extent =
+      ",\"type\":\"extent\",\"path\":\"/nonexistent/extent\",\"fileOffset\":0,\"start\":0,\"end\":100}\n";
+  for (bool hostSendsData : {true, false}) {
+    int asked = 0;
+    ScriptedHost host([&](int fd) {
+      readLine(fd);
+      say(fd, kHello);
+      readLine(fd);
+      say(fd, kOpened);
+      for (int id = 2; id < 20; id++) {
+        std::string line = readLine(fd);
+        if (line.empty()) return;
+        if (line.find("locate") == std::string::npos) continue;
+        bool wantsData = line.find("\"wantsData\":true") != std::string::npos;
+        asked += wantsData ? 100 : 1;
+        if (wantsData && hostSendsData) {
+          say(fd, "{\"id\":" + std::to_string(id) + ",\"type\":\"data\",\"start\":0,\"lengthBytes\":100}\n" + std::string(100, 'x'));
+        } else {
+          say(fd, "{\"id\":" + std::to_string(id) + extent);
+        }
+      }
+    });
+    ReaderOptions options;
+    options.socketPath = host.path();
+    options.mayStartHost = false;
+    auto reader = CacheReader::open("http://h/f", {}, options);
+    CHECK(reader.ok());
+    if (!reader) return;
+    char buffer[100];
+    auto got = (*reader)->read(0, buffer, sizeof buffer);
+    CHECK(hostSendsData ? got.ok() && *got == 100 && buffer[99] == 'x' : !got && got.error().is(code::kCacheUnreadable));
+    CHECK(asked == 104);
+    reader->reset();
+  }
+}
+
 int main() {
   linesThatAreNoMessages();
   linesThatAreMessages();
@@ -383,6 +421,7 @@ int main() {
   answersToReads();
   locatedRanges();
   readersOfRuns();
+  filesOutOfReach();
   std::printf("{\"failures\":%d}\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -6,7 +6,8 @@
  */
 
 import type { Range } from '../bytes/ranges.ts'
-import type { Demand } from '../schedule/demand.ts'
+import type { SeekIntent } from '../control/protocol.ts'
+import type { Demand } from './demand.ts'
 
 /** Header probes and tail looks of players are up to so long; a player that reads in ranges takes more at a time. */
 const PROBE_BYTES = 64 * 1024
@@ -44,10 +45,8 @@ export function endsInMs(requestAgeMs: number, waitedMs: number): number | undef
   return requestAgeMs < OWN_REQUEST_MS ? undefined : Math.max(0, STALLED_MS - waitedMs)
 }
 
-/** Where a player is about to go: a byte, or a time, which only guesses at one. */
-export type SeekIntent =
-  | { readonly byte: number }
-  | { readonly timeSeconds: number; readonly durationSeconds: number }
+/** A seek that was announced comes within this. */
+export const INTENT_MS = 5_000
 
 /** A time is taken for its share of the file: right for a constant rate, else some percent off. */
 export function targetOf(intent: SeekIntent, sizeBytes: number): number {

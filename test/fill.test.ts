@@ -1,0 +1,141 @@
+/** Fetching whole files beside what is played, reads that an announced seek ends, and clients that can read no file. */
+
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { chmod } from 'node:fs/promises'
+import { get, type IncomingMessage } from 'node:http'
+import path from 'node:path'
+import { test } from 'node:test'
+
+import { connect, SeekCacheError } from 'seekcache'
+import { patternContent } from './support/content.ts'
+import { startFaultOrigin } from './support/fault-origin.ts'
+import { startHost, type TestHost } from './support/host.ts'
+import { runProgram } from './support/programs.ts'
+
+const CONTENT = patternContent(60_000_000)
+const WINDOW_BYTES = 4 * 1024 * 1024
+
+async function connectTo(host: TestHost): Promise<Awaited<ReturnType<typeof connect>>> {
+  return await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
+}
+
+/** A player that has begun and takes nothing more. */
+async function pausedPlayer(url: string): Promise<IncomingMessage> {
+  const response = await new Promise<IncomingMessage>((resolve, reject) => get(url, { agent: false }, resolve).on('error', reject))
+  response.pause()
+  return response
+}
+
+test('with --fill a paused player ends with the whole file in the cache; without it, with its window', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT })
+  for (const isFilled of [false, true]) {
+    await using host = await startHost({ args: isFilled ? ['--fill'] : [] })
+    await using cache = await connectTo(host)
+    const url = origin.url('film.mkv')
+    const before = origin.bodyBytesSent
+    const player = await pausedPlayer(host.proxyUrl(url))
+    if (isFilled) {
+      await origin.when('all of it', () => origin.bodyBytesSent - before >= CONTENT.sizeBytes)
+      while ((await cache.map(url)).present[0]![1] < CONTENT.sizeBytes) await new Promise((resolve) => setTimeout(resolve, 50)) // it is committed a moment later
+      assert.ok(origin.bodyBytesSent - before < 1.02 * CONTENT.sizeBytes)
+    } else {
+      await origin.when('the window', () => origin.bodyBytesSent - before >= WINDOW_BYTES)
+      await origin.idle()
+      assert.ok(origin.bodyBytesSent - before < CONTENT.sizeBytes / 2, `${origin.bodyBytesSent - before} bytes`)
+    }
+    player.destroy()
+  }
+})
+
+test('--fill fills for a session of the API, ends with it, and leaves alone what the budget cannot hold', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'body-slow', bytesPerSecond: 2_000_000 }) })
+  await using host = await startHost({ args: ['--fill'] })
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  await origin.when('more than the opening fetches', () => origin.bodyBytesSent > 2_000_000)
+  await media.close()
+  await origin.idle()
+  assert.ok(origin.bodyBytesSent < CONTENT.sizeBytes / 2)
+
+  origin.setScript(undefined)
+  await using small = await startHost({ args: ['--fill', '--max-size', '32M'] })
+  await using other = await connectTo(small)
+  const before = origin.bodyBytesSent
+  const tooLarge = await other.open(origin.url('film.mkv'))
+  const player = await pausedPlayer(tooLarge.proxyUrl)
+  await origin.when('the window', () => origin.bodyBytesSent - before >= WINDOW_BYTES)
+  await origin.idle()
+  assert.ok(origin.bodyBytesSent - before < 32 * 2 ** 20, `${origin.bodyBytesSent - before} bytes`)
+  player.destroy()
+  await assert.rejects(tooLarge.fetchAll(), { code: 'ERR_SEEKCACHE_CACHE_FULL' })
+  assert.ok(origin.bodyBytesSent - before < 32 * 2 ** 20, 'it is not fetched to find out')
+})
+
+test('what a player reads comes before what is filled', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'body-slow', bytesPerSecond: 400_000 }) })
+  await using host = await startHost({ args: ['--fill'] })
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  await origin.when('the fill', () => origin.bodyBytesSent > 1_000_000)
+  const asked = origin.requests.length
+  for await (const bytes of media.read(30_000_000, 30_010_000)) assert.ok(bytes.length > 0)
+  assert.ok(origin.requests.slice(asked).filter(({ range }) => (range?.start ?? 0) < 20_000_000).length <= 3)
+})
+
+test('an announced seek cancels a read of the session that waits elsewhere, and fetches its target', async () => {
+  await using origin = await startFaultOrigin({
+    content: CONTENT,
+    script: ({ range }) => ((range?.start ?? 0) >= 20_000_000 && (range?.start ?? 0) < 30_000_000 ? { kind: 'head-held' } : undefined),
+  })
+  await using host = await startHost()
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  const first = async (start: number): Promise<number> => {
+    for await (const bytes of media.read(start, start + 10)) return bytes[0]!
+    return assert.fail('no byte')
+  }
+  const elsewhere = assert.rejects(first(20_000_000), (error: SeekCacheError) => error.code === 'ERR_SEEKCACHE_CANCELLED')
+  const there = first(29_500_000)
+  await origin.when('both', (seen) => [20_000_000, 29_500_000].every((start) => seen.requests.some(({ range }) => range?.start === start)))
+  media.announceSeek(29_000_000)
+  await elsewhere
+  media.announceSeek({ timeSeconds: 50, durationSeconds: 60 })
+  await assert.rejects(there, { code: 'ERR_SEEKCACHE_CANCELLED' })
+  await origin.when('the guess', (seen) => seen.requests.some(({ range }) => range?.start === 50_000_000))
+})
+
+test('a client that may not read the cache\'s files gets the bytes over the socket', async (t) => {
+  if (process.getuid?.() !== 0 || process.platform !== 'linux') return t.skip('only root can become another user')
+  await using origin = await startFaultOrigin({ content: CONTENT })
+  await using host = await startHost()
+  const url = origin.url('film.mkv')
+  {
+    await using cache = await connectTo(host)
+    await (await cache.open(url)).fetchAll()
+  }
+  // The other user may connect, and nothing more.
+  await chmod(path.dirname(host.cacheDir), 0o711)
+  await chmod(host.cacheDir, 0o711)
+  await chmod(host.socket, 0o666)
+  const other = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+  try {
+    execFileSync(other[0]!, [...other.slice(1), 'true'])
+  } catch {
+    return t.skip('setpriv is not there')
+  }
+  const expected = createHash('sha256').update(CONTENT.read(5_000_000, 25_000_000)).digest('hex')
+  const native = path.resolve(import.meta.dirname, '../build/Release/client-read')
+  const read = await runProgram([...other, native, '--socket', host.socket, '--offset', '5000000', '--length', '20000000', url])
+  assert.equal(read.code, 0, read.stderr)
+  assert.equal(read.sha256, expected)
+  const program = `const { connect } = await import(${JSON.stringify(path.resolve(import.meta.dirname, '../dist/index.js'))})
+    const cache = await connect({ cacheDir: ${JSON.stringify(host.cacheDir)}, socketPath: ${JSON.stringify(host.socket)}, startHost: false })
+    const media = await cache.open(${JSON.stringify(url)})
+    for await (const bytes of media.read(5_000_000, 25_000_000)) process.stdout.write(bytes)
+    await cache.close()`
+  const node = await runProgram([...other, process.execPath, '--input-type=module', '-e', program])
+  assert.equal(node.code, 0, node.stderr)
+  assert.equal(node.sha256, expected)
+})
