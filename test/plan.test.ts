@@ -191,21 +191,32 @@ test('a plan carried out is a plan done: asked again it wants nothing new at onc
   )
 })
 
+/** All is there. */
+const ALL = RangeSet.of({ start: 0, end: 1000 * MIB })
 const WINDOW = { initialBytes: MIB, maxBytes: 64 * MIB, sizeBytes: 1000 * MIB }
 
 test('a window doubles while its reader goes on, and starts over at a seek', () => {
   let demand = demandAt(0, WINDOW)
   assert.equal(demand.windowEnd, MIB)
-  for (let position = 0; position <= 8 * MIB; position += 512 * KIB) demand = moveDemand(demand, position, WINDOW)
+  for (let position = 0; position <= 8 * MIB; position += 512 * KIB) demand = moveDemand(demand, position, WINDOW, ALL)
   assert.equal(demand.windowEnd - demand.position, 16 * MIB)
-  demand = moveDemand(demand, 500 * MIB, WINDOW)
+  demand = moveDemand(demand, 500 * MIB, WINDOW, ALL)
   assert.deepEqual([demand.runStart, demand.consumedBytes, demand.windowEnd], [500 * MIB, 0, 501 * MIB])
+})
+
+test('a skip over what is not there is a seek, however near; over what is there it goes on', () => {
+  const demand = moveDemand(demandAt(10 * MIB, WINDOW), 11 * MIB, WINDOW, ALL)
+  const arrived = RangeSet.of({ start: 10 * MIB, end: 11 * MIB + 512 * KIB })
+  const runStartAt = (position: number): number => moveDemand(demand, position, WINDOW, arrived).runStart
+  assert.deepEqual([runStartAt(11 * MIB + 512 * KIB), runStartAt(12 * MIB)], [10 * MIB, 12 * MIB])
+  const evicted = RangeSet.of({ start: 10 * MIB + 512 * KIB, end: 11 * MIB })
+  assert.equal(moveDemand(demand, 10 * MIB + 64 * KIB, WINDOW, evicted).runStart, 10 * MIB + 64 * KIB)
 })
 
 test('a small step back is no seek', () => {
   let demand = demandAt(10 * MIB, WINDOW)
-  demand = moveDemand(demand, 11 * MIB, WINDOW)
-  demand = moveDemand(demand, 10 * MIB - 4 * KIB, WINDOW)
+  demand = moveDemand(demand, 11 * MIB, WINDOW, ALL)
+  demand = moveDemand(demand, 10 * MIB - 4 * KIB, WINDOW, ALL)
   assert.equal(demand.runStart, 10 * MIB)
 })
 
@@ -222,7 +233,7 @@ test('an origin without ranges is fetched once, from the start, and only again f
 })
 
 test('a window is filled in runs: begun when a hole is near, until there is none', () => {
-  const demand = moveDemand(moveDemand(demandAt(10 * MIB, WINDOW), 11 * MIB, WINDOW), 12 * MIB, WINDOW)
+  const demand = moveDemand(moveDemand(demandAt(10 * MIB, WINDOW), 11 * MIB, WINDOW, ALL), 12 * MIB, WINDOW, ALL)
   assert.equal(demand.windowEnd, 16 * MIB)
   const waited = { hasWaited: true, isFilling: false }
   const fills = (holeBytes: number, before: { hasWaited: boolean; isFilling: boolean }, isWaiting = false): boolean =>
@@ -240,7 +251,7 @@ test('the first window is filled for whoever stays, and stands still while a soc
   const limits = { initialBytes: 8 * MIB, maxBytes: 64 * MIB, sizeBytes: 200 * MIB }
   const begun = demandAt(10 * MIB, limits)
   assert.ok(!nextFilling(begun, 13 * MIB, NOT_FILLING, false).isFilling, 'a probe')
-  const staying = moveDemand(begun, 12 * MIB, limits)
+  const staying = moveDemand(begun, 12 * MIB, limits, ALL)
   assert.equal(staying.windowEnd, begun.windowEnd)
   assert.ok(nextFilling(staying, 13 * MIB, NOT_FILLING, false).isFilling)
   assert.ok(!nextFilling(staying, 15 * MIB, NOT_FILLING, false).isFilling, 'the farther half was perhaps given up half-way')
@@ -250,7 +261,7 @@ test('what a socket takes in a burst does not bring a hole nearer; a long run do
   const limits = { initialBytes: 8 * MIB, maxBytes: 64 * MIB, sizeBytes: 200 * MIB }
   const fills = (runBytes: number): boolean => {
     let demand = demandAt(10 * MIB, limits)
-    for (let bytes = 0; bytes <= runBytes; bytes += MIB) demand = moveDemand(demand, 10 * MIB + bytes, limits)
+    for (let bytes = 0; bytes <= runBytes; bytes += MIB) demand = moveDemand(demand, 10 * MIB + bytes, limits, ALL)
     return nextFilling(demand, 10 * MIB + runBytes + MIB, NOT_FILLING, false).isFilling
   }
   assert.ok(!fills(10 * MIB))

@@ -6,6 +6,8 @@
  * taken; then the window is twice what was consumed (as the best prefetchers do), so a watched film is soon far ahead.
  */
 
+import type { RangeSet } from '../bytes/ranges.ts'
+
 export interface Demand {
   /** Where the run began; bytes a little before it still belong to it. */
   readonly runStart: number
@@ -25,15 +27,18 @@ export interface WindowLimits {
   readonly sizeBytes: number
 }
 
-/** A demuxer steps back over a header now and then; that is no seek. */
-const STEP_BACK_BYTES = 256 * 1024
+/** A demuxer steps back over a header now and then, or over a box that it does not read; that is no seek. */
+const STEP_BYTES = 256 * 1024
 
 export function demandAt(position: number, limits: WindowLimits): Demand {
   return demandOf(position, position, 0, limits)
 }
 
-export function moveDemand(demand: Demand, position: number, limits: WindowLimits): Demand {
-  if (position < demand.runStart - STEP_BACK_BYTES || position > demand.windowEnd) return demandAt(position, limits)
+/** @param arrived what is there: a skip over bytes that are not is a seek like any other, however near */
+export function moveDemand(demand: Demand, position: number, limits: WindowLimits, arrived: RangeSet): Demand {
+  const isStep = Math.abs(position - demand.position) <= STEP_BYTES
+  const isPassable = isStep || arrived.covers(Math.min(position, demand.position), Math.max(position, demand.position))
+  if (!isPassable || position < demand.runStart - STEP_BYTES || position > demand.windowEnd) return demandAt(position, limits)
   return demandOf(demand.runStart, position, Math.max(demand.consumedBytes, position - demand.runStart), limits)
 }
 

@@ -40,13 +40,17 @@ export class Reader {
     this.kind = kind
     this.#end = options.end ?? Number.POSITIVE_INFINITY
     const before = options.continues
-    this.#demand = before === undefined ? demandAt(position, this.#limits) : moveDemand(before.demand, position, this.#limits)
+    this.#demand = before === undefined ? demandAt(position, this.#limits) : this.#moved(before.demand, position)
     if (before !== undefined && this.#demand.runStart === before.demand.runStart) this.#filling = before.filling
   }
 
   get #limits(): WindowLimits {
     const limits = this.#scheduler.windowLimits
     return { ...limits, sizeBytes: Math.min(limits.sizeBytes, this.#end) }
+  }
+
+  #moved(demand: Demand, position: number): Demand {
+    return moveDemand(demand, position, this.#limits, this.#scheduler.generation.arrived)
   }
 
   get run(): Run {
@@ -56,22 +60,24 @@ export class Reader {
   /** The facts for the plan. */
   facts(isWaiting: boolean): PlanReader {
     const { id, kind } = this
-    const { position, windowEnd, consumedBytes } = this.#demand
-    const { arrived, sizeBytes } = this.#scheduler.generation
-    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd: sizeBytes, isWaiting, isFilling: true }
+    const { position, consumedBytes } = this.#demand
+    const { arrived } = this.#scheduler.generation
+    const windowEnd = this.window.end
+    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd, isWaiting, isFilling: true }
     this.#filling = nextFilling(this.#demand, arrived.endOfRun(position), this.#filling, isWaiting)
     return { id, kind, position, windowEnd, consumedBytes, isWaiting, isFilling: this.#filling.isFilling }
   }
 
   get window(): Range {
-    return { start: this.#demand.position, end: this.#demand.windowEnd }
+    const { position, windowEnd } = this.#demand
+    return { start: position, end: this.kind === 'fill' ? this.#scheduler.generation.sizeBytes : windowEnd }
   }
 
   /** The next byte wanted. Any jump out of the run so far is a seek. */
   moveTo(position: number): void {
     if (position === this.#demand.position) return
     const { runStart } = this.#demand
-    this.#demand = moveDemand(this.#demand, position, this.#limits)
+    this.#demand = this.#moved(this.#demand, position)
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = this.#scheduler.nowMs
       this.#filling = NOT_FILLING
@@ -81,7 +87,7 @@ export class Reader {
 
   /** The limits may have changed since the last move. */
   refreshWindow(): void {
-    this.#demand = moveDemand(this.#demand, this.#demand.position, this.#limits)
+    this.#demand = this.#moved(this.#demand, this.#demand.position)
   }
 
   /**

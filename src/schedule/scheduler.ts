@@ -13,7 +13,7 @@ import { isRefusal, isRetryable, retryDelayMs } from '../origin/retry.ts'
 import type { Source } from '../origin/source.ts'
 import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
-import type { Range } from '../bytes/ranges.ts'
+import { intersect, type Range } from '../bytes/ranges.ts'
 import type { Clock, Timer } from './clock.ts'
 import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
 import { plan, planSequential, type PlanLimits, type PlanReader, type SequentialAction } from './plan.ts'
@@ -57,17 +57,19 @@ interface Wait {
   reject(error: Error): void
 }
 
-/** What the schedule needs of a generation and of the store. */
+/** What the schedule needs of a generation, of the origin and of the store. */
 export type ScheduledGeneration = Pick<
   Generation, 'sizeBytes' | 'arrived' | 'protectedRanges' | 'onLost' | 'write' | 'read' | 'locate'
 >
+
+export type ScheduledSource = Pick<Source, 'fetch' | 'path' | 'display' | 'connections' | 'claim' | 'watchConnections'>
 
 export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested' | 'whenUncongested'>
 
 export interface SchedulerParts {
   readonly store: ScheduledStore
   readonly generation: ScheduledGeneration
-  readonly source: Pick<Source, 'fetch' | 'path' | 'display' | 'connections' | 'claim' | 'watchConnections'>
+  readonly source: ScheduledSource
   readonly clock: Clock
   readonly validator: Validator
   readonly isRangeable: boolean
@@ -92,6 +94,8 @@ export class Scheduler {
   #failure: SeekCacheError | undefined
   #lastError: SeekCacheError | undefined
   #failedTries = 0
+  /** Fetches in a row that brought nothing in their time, those in parallel counted once. */
+  #silentTries = 0
   /** Senseless answers in a row, without a fetch that went well between them. */
   #refusals = 0
   /** When the last failure was counted. What was under way then and fails as well is the same failure. */
@@ -314,7 +318,7 @@ export class Scheduler {
     const known = { sizeBytes: this.generation.sizeBytes, validator }
     if (isUrgent) source.path.onUrgentFetch()
     const wasReady = source.connections.readyCount > 0
-    const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#failedTries, MAX_FIRST_BYTE_MS)
+    const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#silentTries, MAX_FIRST_BYTE_MS)
     const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events(wasReady))
     this.#inFlight.set(fetch.id, fetch)
   }
@@ -339,7 +343,7 @@ export class Scheduler {
       onHead: () => this.requestPlan(), // the origin may send less than was asked for, lawfully
       onBytes: (fetch, position, bytes, isFirst) => {
         if (isFirst) this.#onFirstByte(this.nowMs - fetch.startedMs, wasReady)
-        this.#onBytes(position, bytes)
+        this.#onBytes(fetch, position, bytes)
       },
       onEnd: (fetch, error) => this.#onEnd(fetch, error),
       onStall: (fetch) => this.#onStall(fetch),
@@ -351,7 +355,7 @@ export class Scheduler {
     this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
     if (!fetch.isDraining) {
       this.#blame(fetch, new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending'))
-      if (!fetch.hasBytes && this.#isNewFailure(fetch)) this.#failedTries++
+      if (!fetch.hasBytes && this.#isNewFailure(fetch)) this.#silentTries++
     }
     this.requestPlan()
   }
@@ -361,17 +365,23 @@ export class Scheduler {
     this.#parts.telemetry.firstByteSeconds.observe(durationMs / 1000)
   }
 
-  #onBytes(position: number, bytes: Buffer): void {
+  #onBytes(fetch: InFlight, position: number, bytes: Buffer): void {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
     this.#parts.source.path.onBytes(bytes.length, this.nowMs)
-    if (this.#failedTries > 0 || this.#lastError !== undefined) {
-      this.#failedTries = 0
-      this.#lastError = undefined
-    }
+    this.#failedTries = 0
+    this.#silentTries = 0
+    this.#lastError = undefined
     this.generation.write(position, bytes)
     this.#wake(position, position + bytes.length)
     if (store.isCongested) this.#pauseForDisk()
+    if (this.#hasLeft(fetch)) this.requestPlan()
+  }
+
+  /** A window may have become shorter than a fetch that runs, by a seek. What opened the resource runs before there is a reader. */
+  #hasLeft(fetch: Range): boolean {
+    for (const { window } of this.#readers) if (intersect(fetch, window) !== undefined) return false
+    return this.#readers.size > 0
   }
 
   #onEnd(fetch: InFlight, error: SeekCacheError | undefined): void {

@@ -1,0 +1,134 @@
+/**
+ * The whole schedule, simulated: its rules over random scenarios (test/support/simulation/watch.ts says which), the scenarios
+ * that once broke one, by name, and a storm of seeks.
+ */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { randomOf, seedOfRun } from './support/random.ts'
+import { checkScenarios } from './support/simulation/check.ts'
+import { simulate } from './support/simulation/run.ts'
+import { CALM, type ReaderScript, type Scenario, type Step } from './support/simulation/scenario.ts'
+import { OTHERS, oneSeek, oneSkip, ROUND_TRIP_BYTES, stormOfSeeks } from './support/simulation/storm.ts'
+
+const KIB = 1024
+const SCENARIOS = 10_000
+const STORMS = 10
+const SEED = seedOfRun()
+
+function player(steps: readonly Step[], facts: Partial<ReaderScript> = {}): ReaderScript {
+  return { kind: 'play', startMs: 0, at: 0, steps, ...facts }
+}
+
+const read = (lengthBytes: number): Step => ({ kind: 'read', lengthBytes, pieceBytes: 16 * KIB, bytesPerMs: 1e9 })
+const seek = (to: number): Step => ({ kind: 'seek', to })
+const pause = (durationMs: number): Step => ({ kind: 'pause', durationMs })
+
+/** What once broke a rule, shrunk; each is a test. */
+const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
+  'connections that break together are one failure, and the next try is at once': {
+    sizeBytes: 13_313,
+    outages: [{ kind: 'down', fromMs: 1, durationMs: 0 }],
+    readers: [player([read(1)])],
+  },
+  'a short time without an origin does not double the time that a silent one has': {
+    sizeBytes: 1,
+    link: { ...CALM.link, rttMs: 1 },
+    outages: [
+      { kind: 'silent', fromMs: 0, durationMs: 15_000 },
+      { kind: 'down', fromMs: 0, durationMs: 2_000 },
+    ],
+    readers: [player([read(1)])],
+  },
+  'a Retry-After holds, whatever else breaks meanwhile': {
+    sizeBytes: 13_313,
+    maxRequests: 1,
+    refusal: { status: 503, retryAfterSeconds: 1 },
+    faults: [[0, { kind: 'status', status: 503, retryAfterSeconds: 0 }]],
+    readers: [player([read(1)]), player([pause(0)])],
+  },
+  'a fetch that is drained ends also while the disk is behind': {
+    sizeBytes: 13_313,
+    congestions: [{ fromMs: 0, durationMs: 5_000 }],
+    readers: [player([seek(0)])],
+  },
+  'nothing is begun while the disk is behind, and all of it once it has caught up': {
+    congestions: [{ fromMs: 100, durationMs: 5_000 }],
+    readers: [player([{ kind: 'impatient', lengthBytes: 1024 * KIB, patienceMs: 200 }, seek(500), read(64 * KIB)])],
+  },
+  'who gives up waiting gives way to those who wait': {
+    sizeBytes: 3,
+    maxFetches: 1,
+    readers: [
+      player([{ kind: 'impatient', lengthBytes: 1, patienceMs: 0 }, pause(0), { kind: 'impatient', lengthBytes: 1, patienceMs: 0 }], { at: 500 }),
+      player([read(1)]),
+    ],
+  },
+  'with fewer connections than readers that wait, each gets its turn': {
+    maxFetches: 1,
+    faults: [[0, { kind: 'status', status: 503, retryAfterSeconds: undefined }]],
+    readers: [
+      player([seek(2), read(245_368)]),
+      player([read(1)]),
+      player([read(241_178), { kind: 'reopen', afterMs: 0 }, read(21_095), read(1)], { startMs: 1, at: 38 }),
+    ],
+  },
+  'the rest of a shorter answer is asked for as soon as its head tells': {
+    sizeBytes: 636_054,
+    maxRangeBytes: 64 * KIB,
+    maxFetches: 1,
+    readers: [
+      player([read(1), pause(0)]),
+      player([seek(227), { kind: 'impatient', lengthBytes: 1, patienceMs: 308 }]),
+      player([{ kind: 'reopen', afterMs: 1 }, read(29_697)], { kind: 'fill' }),
+    ],
+  },
+  'a fetch that has left a window shorter than it is given up': {
+    sizeBytes: 1_936_287,
+    link: { ...CALM.link, rttMs: 200 },
+    readers: [
+      player([read(1), pause(1_228), seek(0)], { startMs: 98, at: 56 }),
+      player([{ kind: 'reopen', afterMs: 0 }, read(1)], { kind: 'fill' }),
+      player([seek(1), seek(0)]),
+    ],
+  },
+}
+
+for (const [name, facts] of Object.entries(ONCE_BROKEN)) {
+  test(name, async () => {
+    await simulate({ ...CALM, ...facts })
+  })
+}
+
+test(`the schedule keeps its rules in random scenarios (SEEKCACHE_SEED=${SEED})`, async (t) => {
+  t.diagnostic(await checkScenarios(SCENARIOS, SEED))
+})
+
+test(`the last of a hundred seeks in ten seconds takes as long as one alone (SEEKCACHE_SEED=${SEED})`, async (t) => {
+  const random = randomOf(SEED)
+  const ratios: number[] = []
+  for (let i = 0; i < STORMS; i++) {
+    const alone = await oneSeek(random)
+    const { last, othersBytes } = await stormOfSeeks(random)
+    t.diagnostic(
+      `alone ${alone.firstByteMs.toFixed()} ms to the first byte, ${alone.wholeMs.toFixed()} ms to the last; ` +
+        `in the storm ${last.firstByteMs.toFixed()} and ${last.wholeMs.toFixed()}; ${(othersBytes / 1e6).toFixed(1)} MB for the others`,
+    )
+    ratios.push(last.wholeMs / alone.wholeMs)
+    assert.ok(othersBytes <= OTHERS * (ROUND_TRIP_BYTES + 256 * KIB), `${othersBytes} bytes for seeks that were given up`)
+  }
+  ratios.sort((a, b) => a - b)
+  assert.ok(ratios[Math.floor(STORMS / 2)]! <= 1.2, `${ratios.join(' ')} times as long as alone`)
+  // One that finds all connections fresh or about to end waits for a handshake and a first window more.
+  assert.ok(ratios.at(-1)! <= 1.5, `${ratios.join(' ')} times as long as alone`)
+})
+
+test('a skip ahead within the window is as fast as any other seek', async () => {
+  const random = randomOf(SEED)
+  const alone = await oneSeek(random)
+  for (const skipMib of [2, 5, 12]) {
+    const skip = await oneSkip(random, skipMib * 1024 * KIB)
+    assert.ok(skip.wholeMs <= 1.3 * alone.wholeMs, `${skip.wholeMs} ms over ${skipMib} MiB; ${alone.wholeMs} for a far seek`)
+  }
+})
