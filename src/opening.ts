@@ -20,20 +20,16 @@ import { isRetryable, retryDelayMs, saysNothingOfFile } from './origin/retry.ts'
 import { Source } from './origin/source.ts'
 import type { Transport } from './origin/transport.ts'
 import { validatorText, type Validator } from './origin/validator.ts'
+import { prefetch } from './prefetch.ts'
+import { probe } from './probe.ts'
 import { displayUrl, fileNameOf, type ResourceSpec } from './resource-spec.ts'
 import { SYSTEM_CLOCK } from './schedule/clock.ts'
 import { pause, timeLimit } from './schedule/deadline.ts'
-import { InFlight } from './schedule/in-flight.ts'
+import type { InFlight } from './schedule/in-flight.ts'
 import { Passthrough } from './schedule/passthrough.ts'
 import { Scheduler, type ScheduleLimits } from './schedule/scheduler.ts'
 import type { Telemetry } from './telemetry.ts'
 
-/** The probe's range: two of TCP's round trips on a new connection; what follows is striped over all. */
-const PROBE_BYTES = 32 * 1024
-/** Fetched at opening beside the head: Matroska's Cues and a trailing moov are there. The very end comes first. */
-const TAIL_BYTES = 256 * 1024
-const TAIL_END_BYTES = 48 * 1024
-const TAIL_DEADLINE_MS = 30_000
 /** Tries of a first request; then its failure is the answer. Mid-play, tries go on until the reader's deadline. */
 const MAX_OPENING_TRIES = 4
 
@@ -74,6 +70,9 @@ export class Opener {
   readonly #parts: MediaParts
   /** Generations that their origin has replaced, until their record says so. */
   readonly #replaced = new Set<string>()
+
+  /** Origins that sent ranges themselves: where the last answer was a redirect or a whole file, the probe asks alone. */
+  readonly #direct = new Set<string>()
 
   constructor(parts: MediaParts) {
     this.#parts = parts
@@ -183,45 +182,26 @@ export class Opener {
     }
   }
 
-  /** A probe that is not answered in time is joined by another one: the first that is answered counts. */
   async #probe(key: string, source: Source, signal: AbortSignal): Promise<Media> {
-    const opened = await new Promise<{ media: Media; record?: ResourceRecord }>((resolve, reject) => {
-      signal.throwIfAborted()
-      const probes = new Set<InFlight>()
-      const abort = (): void => {
-        for (const probe of probes) probe.cancel()
-        reject(signal.reason as Error)
-      }
-      signal.addEventListener('abort', abort, { once: true })
-      const settle = (action: () => void): void => {
-        signal.removeEventListener('abort', abort)
-        action()
-      }
-      const start = (): void => {
-        const expected = { start: 0, end: PROBE_BYTES, known: undefined }
-        const probe: InFlight = new InFlight(0, { source, clock: SYSTEM_CLOCK }, expected, this.#parts.limits.stall, {
-          onHead: (admitted, head) => {
-            for (const other of probes) if (other !== probe) other.cancel()
-            settle(() => resolve(this.#beginNew(key, source, admitted, head, probe)))
-          },
-          onBytes: () => {},
-          onEnd: (_, error) => {
-            probes.delete(probe)
-            if (probes.size > 0) return
-            settle(() => reject(error ?? new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'the origin sent nothing')))
-          },
-          onStall: () => {
-            this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet')
-            if (probes.size === 1) start()
-          },
-        })
-        probes.add(probe)
-      }
-      start()
-      source.warm()
-    })
-    if (opened.record !== undefined) await this.#parts.store.putResource(key, opened.record)
-    return opened.media
+    const answer: { opened?: { media: Media; record?: ResourceRecord } } = {}
+    const { origin } = source.url
+    await probe({
+      source,
+      clock: SYSTEM_CLOCK,
+      stallLimits: this.#parts.limits.stall,
+      isAlone: !this.#direct.has(origin),
+      onAnswer: (fetch, admitted, head) => {
+        const { media, record } = (answer.opened = this.#beginNew(key, source, admitted, head, fetch))
+        const isDirect = media.kind === 'cached' && record?.isRangeable === true && !source.wasRedirected
+        if (isDirect) this.#direct.add(origin)
+        else this.#direct.delete(origin)
+        return isDirect ? (other) => media.scheduler.adopt(other) : undefined
+      },
+      onSilence: () => this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet'),
+    }, signal)
+    const { media, record } = answer.opened!
+    if (record !== undefined) await this.#parts.store.putResource(key, record)
+    return media
   }
 
   /** In the turn in which the head arrived: the body's first bytes may be in the same network read. */
@@ -246,7 +226,7 @@ export class Opener {
     }
     const media = this.#begin(key, record, source)
     media.scheduler.adopt(fetch)
-    if (record.isRangeable) void this.#fetchTail(media)
+    if (record.isRangeable) void this.#prefetch(media)
     return { media, record }
   }
 
@@ -269,22 +249,11 @@ export class Opener {
     if (current?.generation === record.generation) await this.#parts.store.putResource(key, { ...current, freshUntilMs: 0 })
   }
 
-  /** At the lowest priority: who reads there asks for it more urgently. */
-  async #fetchTail({ record, scheduler, generation, abandoned }: CachedMedia): Promise<void> {
-    const { sizeBytes } = record
-    if (sizeBytes < PROBE_BYTES + TAIL_BYTES) return
-    for (const start of [sizeBytes - TAIL_END_BYTES, sizeBytes - TAIL_BYTES]) {
-      const reader = scheduler.openReader('fill', start)
-      try {
-        for (let position = start; position < sizeBytes; position = generation.arrived.endOfRun(position)) {
-          await scheduler.arrival(reader, position, { deadlineMs: TAIL_DEADLINE_MS, signal: abandoned.signal })
-        }
-      } catch (error) {
-        this.#parts.telemetry.log.debug(`tail not fetched: ${(error as Error).message}`)
-        return
-      } finally {
-        reader.close()
-      }
+  async #prefetch({ record, scheduler, generation, abandoned }: CachedMedia): Promise<void> {
+    try {
+      await prefetch({ scheduler, generation, sizeBytes: record.sizeBytes, signal: abandoned.signal })
+    } catch (error) {
+      this.#parts.telemetry.log.debug(`not fetched ahead: ${(error as Error).message}`)
     }
   }
 }

@@ -7,6 +7,7 @@
  */
 
 import { formatRange, isStrongEtag } from '../bytes/http-range.ts'
+import { withResolvers } from '../deferred.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import { admit, changed, field, statusError, validatorOf, type Admitted, type Expectation, type ResponseHead } from './admission.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from '../resource-spec.ts'
@@ -77,6 +78,7 @@ export class Source {
   #refusals = 0
   readonly #expired = new Set<string>()
   #onChange: (() => void) | undefined
+  #wasRedirected = false
   #unwatch: () => void = () => {}
   #need: Need = 'none'
   /** One for each origin that redirects led to. */
@@ -129,13 +131,21 @@ export class Source {
     return this.#transport.pool(this.#place.origin)
   }
 
+  /** Whether any answer so far has led elsewhere. */
+  get wasRedirected(): boolean {
+    return this.#wasRedirected
+  }
+
   /** Connects to where the bytes come from, before they are asked for. */
   warm(): void {
     this.#pool.warm()
   }
 
-  /** Asks for `[expected.start, expected.end)`; the answer has passed admission when `onHead` is called. */
-  fetch(expected: Expectation, observer: FetchObserver): Fetch {
+  /**
+   * Asks for `[expected.start, expected.end)`; the answer has passed admission when `onHead` is called.
+   * @param followsRedirects where not, a redirect is the end of it: another request follows it already
+   */
+  fetch(expected: Expectation, observer: FetchObserver, { followsRedirects = true } = {}): Fetch {
     const fields: Record<string, string> = { range: formatRange(expected.start, expected.end) }
     const condition = expected.known === undefined || !this.#heedsIfRange ? undefined : ifRange(expected.known.validator)
     if (condition !== undefined) fields['if-range'] = condition
@@ -156,7 +166,7 @@ export class Source {
         position += bytes.length
       },
       onEnd: (error) => observer.onEnd(error ?? (end !== undefined && position < end ? brokenOff(this.#place) : undefined)),
-    })
+    }, followsRedirects ? MAX_REDIRECTS : 0)
   }
 
   #admit(head: ResponseHead, expected: Expectation, isConditional: boolean): Admitted {
@@ -211,7 +221,7 @@ export class Source {
    * Sends the request to where redirects led, follows further ones, and once starts over when that place has expired, and
    * once when the URL itself has.
    */
-  #follow(fields: Record<string, string>, observer: RequestObserver): Fetch {
+  #follow(fields: Record<string, string>, observer: RequestObserver, maxRedirects = MAX_REDIRECTS): Fetch {
     let isPaused = false
     let isCancelled = false
     let wasRenewed = false
@@ -226,8 +236,9 @@ export class Source {
         current = new OriginRequest(this.#transport.pool(url.origin), this.#claimantAt(url), url, this.#requestHeaders(url, named, fields), {
           onHead: (head) => {
             next = redirectTarget(head, url)
-            if (next !== undefined && ++redirects > MAX_REDIRECTS) {
-              throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin redirects more than ${MAX_REDIRECTS} times`)
+            this.#wasRedirected ||= next !== undefined
+            if (next !== undefined && ++redirects > maxRedirects) {
+              throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin redirects more than ${maxRedirects} times`)
             }
             if (next === undefined && url !== named.url && redirects === 0 && isExpired(head)) {
               redirects = 1 // the place is remembered until another one has answered: parallel fetches must not all ask anew
@@ -358,21 +369,4 @@ function unescaped(text: string): string {
   } catch {
     return text
   }
-}
-
-interface Deferred<T> {
-  readonly promise: Promise<T>
-  resolve(value: T): void
-  reject(reason: Error): void
-}
-
-/** Promise.withResolvers, which Node 20 does not have. */
-function withResolvers<T>(): Deferred<T> {
-  let resolve!: (value: T) => void
-  let reject!: (reason: Error) => void
-  const promise = new Promise<T>((onResolve, onReject) => {
-    resolve = onResolve
-    reject = onReject
-  })
-  return { promise, resolve, reject }
 }

@@ -32,6 +32,7 @@ export interface StallLimits {
 export interface InFlightParts {
   readonly source: Pick<Source, 'fetch'>
   readonly clock: Clock
+  readonly followsRedirects?: boolean
 }
 
 export class InFlight {
@@ -74,7 +75,7 @@ export class InFlight {
         this.#watchdog.clear()
         this.#events.onEnd(this, error)
       },
-    })
+    }, { followsRedirects: parts.followsRedirects ?? true })
   }
 
   /** Hands a running fetch over: from now on others hear of it. */

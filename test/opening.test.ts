@@ -1,0 +1,88 @@
+/** A new resource's first requests: at once where the origin is known, one alone where it is not, and none of them trusted. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { connect } from 'seekcache'
+import { patternContent } from './support/content.ts'
+import { type FaultOrigin, startFaultOrigin, type Script } from './support/fault-origin.ts'
+import { startHost } from './support/host.ts'
+
+const CONTENT = patternContent(3_000_000)
+const PIECE_BYTES = 13 * 1024
+const PIECES = 5
+
+function at(film: string, then: Script): Script {
+  return (request) => (request.target.includes(film) ? then(request) : undefined)
+}
+
+async function readHead(origin: FaultOrigin, hostEnds: AsyncDisposable & { cacheDir: string; socket: string }, name: string): Promise<Buffer> {
+  const cache = await connect({ cacheDir: hostEnds.cacheDir, socketPath: hostEnds.socket, startHost: false })
+  try {
+    const media = await cache.open(origin.url(name))
+    const parts: Uint8Array[] = []
+    for await (const bytes of media.read(0, 200_000)) parts.push(bytes)
+    return Buffer.concat(parts)
+  } finally {
+    await cache.close()
+  }
+}
+
+function firstPieces(origin: FaultOrigin, name: string): number[] {
+  const starts = origin.requests.filter(({ target }) => target.includes(name)).map(({ range }) => range?.start ?? -1)
+  return starts.filter((start) => start % PIECE_BYTES === 0 && start < PIECES * PIECE_BYTES).sort((a, b) => a - b)
+}
+
+test('the head of a film is asked for at once where the origin is known, before anything has answered', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, script: at('second', () => ({ kind: 'head-held' })) })
+  await using host = await startHost()
+  assert.ok((await readHead(origin, host, 'first.mkv')).equals(CONTENT.read(0, 200_000)))
+  const reading = readHead(origin, host, 'second.mkv')
+  await origin.when('all pieces are asked for', () => firstPieces(origin, 'second').length === PIECES)
+  const interval = setInterval(() => origin.release(), 5)
+  try {
+    assert.ok((await reading).equals(CONTENT.read(0, 200_000)))
+  } finally {
+    clearInterval(interval)
+  }
+  assert.deepEqual(firstPieces(origin, 'second'), [0, 1, 2, 3, 4].map((i) => i * PIECE_BYTES), 'each once')
+})
+
+test('a strange origin is asked by the probe alone', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'head-held' }) })
+  await using host = await startHost()
+  const reading = readHead(origin, host, 'first.mkv')
+  await origin.when('the probe is there', ({ requests }) => requests.length > 0)
+  assert.equal(origin.requests.length, 1)
+  const interval = setInterval(() => origin.release(), 5)
+  try {
+    assert.ok((await reading).equals(CONTENT.read(0, 200_000)))
+  } finally {
+    clearInterval(interval)
+  }
+})
+
+test('pieces beside the probe that tell of another file are not taken', async () => {
+  const other = patternContent(3_000_000, 2)
+  const script = at('second', ({ range }) => (range?.start === 2 * PIECE_BYTES ? [{ kind: 'content', content: other }, { kind: 'etag', value: '"another"' }] : undefined))
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost()
+  await readHead(origin, host, 'first.mkv')
+  const read = await readHead(origin, host, 'second.mkv').catch((error: NodeJS.ErrnoException) => error)
+  if (read instanceof Error) assert.equal(read.code, 'ERR_SEEKCACHE_ORIGIN_CHANGED')
+  else assert.ok(read.equals(CONTENT.read(0, 200_000)))
+})
+
+test('pieces beside the probe that are refused do not hurt it', async () => {
+  const script = at('second', ({ index, range }) => ((range?.start ?? 0) > 0 && index < 30 ? { kind: 'status', status: 416 } : undefined))
+  await using origin = await startFaultOrigin({ content: patternContent(20_000), script })
+  await using host = await startHost()
+  const cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
+  try {
+    for (const name of ['first.mkv', 'second.mkv']) {
+      const media = await cache.open(origin.url(name))
+      assert.equal(media.size, 20_000, name)
+    }
+  } finally {
+    await cache.close()
+  }
+})
