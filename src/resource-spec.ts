@@ -30,8 +30,9 @@ export function parseUrl(text: string): URL {
   let url: URL
   try {
     url = new URL(text)
-  } catch (cause) {
-    throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not a URL: ${shownOfNoUrl(text)}`, { cause })
+  } catch {
+    // Without its cause, which holds the whole text.
+    throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not a URL: ${shownOfNoUrl(text)}`)
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
     throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `not an http(s) URL: ${url.protocol}//…`)
