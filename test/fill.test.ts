@@ -10,6 +10,7 @@ import { test } from 'node:test'
 
 import { connect, SeekCacheError } from 'seekcache'
 import { patternContent } from './support/content.ts'
+import { within } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
@@ -38,7 +39,12 @@ test('with --fill a paused player ends with the whole file in the cache; without
     const player = await pausedPlayer(host.proxyUrl(url))
     if (isFilled) {
       await origin.when('all of it', () => origin.bodyBytesSent - before >= CONTENT.sizeBytes)
-      while ((await cache.map(url)).present[0]![1] < CONTENT.sizeBytes) await new Promise((resolve) => setTimeout(resolve, 50)) // it is committed a moment later
+      const isThere = async (): Promise<void> => {
+        if ((await cache.map(url)).present[0]?.[1] === CONTENT.sizeBytes) return
+        await new Promise((resolve) => setTimeout(resolve, 50)) // it is in the index a moment later, and nothing tells when
+        await isThere()
+      }
+      await within('the whole file in the cache', isThere())
       assert.ok(origin.bodyBytesSent - before < 1.02 * CONTENT.sizeBytes)
     } else {
       await origin.when('the window', () => origin.bodyBytesSent - before >= WINDOW_BYTES)
