@@ -106,6 +106,7 @@ Status CacheReader::learn(Reply reply, int64_t position) {
     if (position < extent->range.start || position >= extent->range.end) {
       return protocolError("the host answered with a range that the byte asked for is not in");
     }
+    if (!mayHold(place_, extent->path)) return protocolError("the host named a file that is no extent of its cache");
     if (sizeBytes_ < 0 || extent->range.end > sizeBytes_) return protocolError("the host's range is past the end");
     located_.learn(std::move(*extent));
     return Done{};

@@ -37,6 +37,21 @@ int openSocket() {
   return fd;
 }
 
+// A socket in a place that others can write to may be anybody's; ours says where files are.
+bool isForeign(int fd) {
+  uid_t user;
+#ifdef SO_PEERCRED
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return true;
+  user = peer.uid;
+#else
+  gid_t group;
+  if (getpeereid(fd, &user, &group) != 0) return true;
+#endif
+  return user != geteuid() && user != 0;
+}
+
 Error cancelledError() { return makeError(code::kCancelled, "the wait for the seekcache host was cancelled"); }
 
 Error timeoutError() { return makeError(code::kTimeout, "the seekcache host did not answer in time"); }
@@ -71,6 +86,7 @@ Result<std::unique_ptr<Connection>> Connection::connect(const std::string &socke
     *nobodyListens = cause == ENOENT || cause == ECONNREFUSED || cause == ENOTSOCK;
     return makeError(code::kHostUnavailable, "no seekcache host at " + socketPath + ": " + std::strerror(cause));
   }
+  if (isForeign(fd)) return makeError(code::kProtocol, "the socket " + socketPath + " belongs to another user");
   Status greeted = connection->sayHello(client, wait);
   if (!greeted) return std::move(greeted.error());
   return connection;
@@ -136,6 +152,9 @@ void Connection::flushSome() {
 
 Result<Reply> Connection::receive(Wait &wait) {
   for (;;) {
+    // A host that talks without end of other things must not keep us past the deadline.
+    if (Clock::now() >= wait.deadline) return timeoutError();
+    if (wait.cancel != nullptr && wait.cancel->isSet()) return cancelledError();
     flushSome();
     // A part of a message stays in incoming_ for the next call, so a cancelled wait loses nothing.
     Result<std::optional<Reply>> reply = incoming_.next();

@@ -5,6 +5,7 @@
 
 #include <climits>
 #include <cstdlib>
+#include <string_view>
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
 #endif
@@ -85,6 +86,26 @@ std::vector<std::string> splitAtSpaces(const std::string &command) {
   return words;
 }
 
+bool isHex(std::string_view text) {
+  return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// The directory in which a path of the shape ROOT/extents/GENERATION/NUMBER-RANDOM lies; empty if it has another shape.
+std::string rootOf(std::string_view path) {
+  constexpr std::string_view kFolder = "/extents";
+  std::size_t name = path.rfind('/');
+  if (path.size() >= PATH_MAX || name == std::string_view::npos || name == 0) return {};
+  std::size_t dash = path.find('-', name);
+  if (dash == std::string_view::npos || dash == name + 1 || !isHex(path.substr(dash + 1))) return {};
+  if (path.substr(name + 1, dash - name - 1).find_first_not_of("0123456789") != std::string_view::npos) return {};
+  std::size_t generation = path.rfind('/', name - 1);
+  if (generation == std::string_view::npos || !isHex(path.substr(generation + 1, name - generation - 1))) return {};
+  std::string_view folder = path.substr(0, generation);
+  if (folder.size() <= kFolder.size() || folder.substr(folder.size() - kFolder.size()) != kFolder) return {};
+  std::string root(folder.substr(0, folder.size() - kFolder.size()));
+  return (root + "/").find("/../") == std::string::npos ? root : std::string();
+}
+
 }  // namespace
 
 HostPlace hostPlace(const std::string &cacheDir, const std::string &socketPath) {
@@ -92,6 +113,14 @@ HostPlace hostPlace(const std::string &cacheDir, const std::string &socketPath) 
   if (place.socketPath.empty() && cacheDir.empty()) place.socketPath = fromEnvironment("SEEKCACHE_SOCKET");
   if (place.socketPath.empty()) place.socketPath = place.cacheDir + "/control.sock";
   return place;
+}
+
+bool mayHold(const HostPlace &place, const std::string &path) {
+  std::string root = rootOf(path);
+  if (root.empty()) return false;
+  if (place.socketPath != place.cacheDir + "/control.sock" || root == place.cacheDir) return true;
+  std::string real = realPath(root);
+  return !real.empty() && real == realPath(place.cacheDir);
 }
 
 std::vector<std::vector<std::string>> hostCommands() {

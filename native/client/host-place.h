@@ -17,6 +17,10 @@ struct HostPlace {
 // whatever SEEKCACHE_SOCKET says: they would be two different hosts.
 HostPlace hostPlace(const std::string &cacheDir, const std::string &socketPath);
 
+// Whether a file that a host names may be an extent of its cache: it looks like one, and where the socket is that of our
+// directory, it lies in there.
+bool mayHold(const HostPlace &place, const std::string &path);
+
 // The commands that may start a host, most wanted first, each as its words.
 std::vector<std::vector<std::string>> hostCommands();
 

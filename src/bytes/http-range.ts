@@ -22,17 +22,22 @@ export function parseRange(field: string | undefined, sizeBytes: number): RangeR
   // No blanks: the grammar has none here, and optional ones on both sides of optional digits take quadratic time.
   const match = field === undefined ? null : /^bytes=(\d*)-(\d*)$/i.exec(field.trim())
   if (match === null) return { kind: 'whole' }
-  const [, first = '', last = ''] = match
+  const [first = '', last = ''] = match.slice(1).map((digits) => digits.replace(/^0+(?=\d)/, ''))
   if (first === '') {
-    if (!INTEGER.test(last)) return { kind: 'whole' }
-    const suffixBytes = Math.min(Number(last), sizeBytes)
+    if (last === '') return { kind: 'whole' }
+    const suffixBytes = INTEGER.test(last) ? Math.min(Number(last), sizeBytes) : sizeBytes
     return suffixBytes === 0 ? { kind: 'unsatisfiable' } : range(sizeBytes - suffixBytes, sizeBytes)
   }
+  if (last !== '' && isLess(last, first)) return { kind: 'whole' }
   if (!INTEGER.test(first)) return { kind: 'unsatisfiable' }
   const start = Number(first)
-  if (last !== '' && INTEGER.test(last) && Number(last) < start) return { kind: 'whole' }
   if (start >= sizeBytes) return { kind: 'unsatisfiable' }
   return range(start, INTEGER.test(last) ? Math.min(Number(last) + 1, sizeBytes) : sizeBytes)
+}
+
+/** Of two whole numbers of any length, as digits without leading zeros. */
+function isLess(a: string, b: string): boolean {
+  return a.length === b.length ? a < b : a.length < b.length
 }
 
 function range(start: number, end: number): RangeRequest {

@@ -2,10 +2,12 @@
  * The Node API's door: a connection to the host of a cache directory, started when there is none.
  */
 
+import { join } from 'node:path'
+
 import { defaultCacheDir, socketPathOf } from '../config.ts'
 import type { Header, ListEntry, Status } from '../control/protocol.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
-import { parseUrl } from '../resource-spec.ts'
+import { HEADER_NAME, HEADER_VALUE, parseUrl } from '../resource-spec.ts'
 import { ControlClient, type Renewer } from './control-client.ts'
 import { launchHost } from './host-launch.ts'
 import { RemoteMedia } from './remote-media.ts'
@@ -68,6 +70,11 @@ export class Cache implements AsyncDisposable {
     this.#cacheDir = options.cacheDir ?? defaultCacheDir()
     this.#socketPath = options.socketPath ?? socketPathOf(this.#cacheDir)
     this.#startHost = options.startHost ?? true
+  }
+
+  /** @internal Where the host's extent files are; undefined where only a socket was told, which may be any directory's. */
+  get extentRoot(): string | undefined {
+    return this.#socketPath === join(this.#cacheDir, 'control.sock') ? this.#cacheDir : undefined
   }
 
   /** @internal The live connection; a new one, and a new host if need be, after the last one was lost. */
@@ -166,5 +173,10 @@ function renewerOf(url: string, renew: OpenOptions['renew']): Renewer | undefine
 function toHeaders(input: HeadersInput | undefined): [string, string][] {
   if (input === undefined) return []
   const pairs = Array.isArray(input) ? (input as readonly Header[]) : Object.entries(input as Readonly<Record<string, string>>)
+  for (const [name, value] of pairs) {
+    if (!HEADER_NAME.test(name) || !HEADER_VALUE.test(value)) {
+      throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `the header ${JSON.stringify(name)} cannot be sent: its name or value is not allowed in HTTP`)
+    }
+  }
   return pairs.map(([name, value]) => [name, value])
 }

@@ -4,12 +4,12 @@
  * A lost connection rejects what is outstanding with ERR_SEEKCACHE_HOST_UNAVAILABLE; starting over is its user's.
  */
 
+import { statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 
 import {
   formatMessage,
   Framer,
-  MAX_DATA_BYTES,
   MAX_HOST_LINE_BYTES,
   PROTOCOL_VERSION,
   protocolError,
@@ -21,6 +21,7 @@ import {
 } from '../control/protocol.ts'
 import { cancelled, SeekCacheError } from '../errors.ts'
 import { VERSION } from '../version.ts'
+import { parseHostMessage } from './host-answers.ts'
 
 type Answer = Extract<HostMessage, { id: number }>
 export type AnswerOf<T extends Answer['type']> = Extract<Answer, { type: T }>
@@ -41,6 +42,12 @@ export interface RequestOptions {
 
 export type Renewer = (httpStatus: number) => Promise<{ readonly url: string; readonly headers?: [string, string][] | undefined } | undefined>
 
+const HELLO_DEADLINE_MS = 10_000
+/** What the host does without asking an origin. */
+const ANSWER_DEADLINE_MS = 30_000
+/** How much later than the deadline that the host is told its client gives up: the host's own word says more. */
+const GRACE_MS = 5_000
+
 export class ControlClient {
   readonly #socket: Socket
   readonly #framer = new Framer(MAX_HOST_LINE_BYTES)
@@ -48,6 +55,7 @@ export class ControlClient {
   /** By the id of the `open` that they came with. */
   readonly #renewers = new Map<number, Renewer>()
   #nextId = 1
+  #helloTimer: NodeJS.Timeout | undefined
   #announced: Answer | undefined
   #onHello: { resolve(hello: HostHello): void; reject(error: Error): void } | undefined
   #closedBy: SeekCacheError | undefined
@@ -60,7 +68,13 @@ export class ControlClient {
       socket.once('error', (cause) => reject(unavailable(`no host is running at ${socketPath}`, cause)))
     })
     const client = new ControlClient(socket)
-    await client.#greet()
+    try {
+      refuseForeign(socketPath)
+      await client.#greet()
+    } catch (error) {
+      client.close()
+      throw error
+    }
     return client
   }
 
@@ -79,10 +93,11 @@ export class ControlClient {
   async #greet(): Promise<void> {
     const hello = await new Promise<HostHello>((resolve, reject) => {
       this.#onHello = { resolve, reject }
+      const expired = (): void => reject(protocolError('what listens at the socket does not greet: it is no host, or it hangs'))
+      this.#helloTimer = setTimeout(expired, HELLO_DEADLINE_MS)
       this.#socket.write(formatMessage({ type: 'hello', protocol: PROTOCOL_VERSION, client: `node/${VERSION}` }))
     })
     if (hello.protocol === PROTOCOL_VERSION) return
-    this.close()
     throw protocolError(
       `the host speaks protocol ${hello.protocol}, this client ${PROTOCOL_VERSION}: stop the host ("seekcache stop")`,
     )
@@ -100,8 +115,15 @@ export class ControlClient {
     if (options.renewer !== undefined) this.#renewers.set(id, options.renewer)
     const cancel = (): void => this.note({ type: 'cancel', request: id })
     options.signal?.addEventListener('abort', cancel, { once: true })
+    let timer: NodeJS.Timeout | undefined
     try {
       return await new Promise((resolve, reject) => {
+        const limitMs = answerLimitMs(message)
+        const expired = (): void => {
+          cancel()
+          reject(new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `the host did not answer "${message.type}" in time`))
+        }
+        if (limitMs !== undefined) timer = setTimeout(expired, limitMs)
         this.#pending.set(id, {
           resolve: (answer, raw) => {
             if (expected.includes(answer.type as T)) resolve({ answer: answer as AnswerOf<T>, raw })
@@ -113,6 +135,7 @@ export class ControlClient {
         this.#socket.write(formatMessage({ ...message, id } as ClientRequest))
       })
     } finally {
+      clearTimeout(timer)
       options.signal?.removeEventListener('abort', cancel)
       this.#pending.delete(id)
     }
@@ -146,12 +169,14 @@ export class ControlClient {
   }
 
   #onLine(line: string): void {
-    const message = JSON.parse(line) as { readonly type?: string; readonly id?: number }
-    if (message.type === 'hello') return this.#onHello?.resolve(message as HostHello)
-    if (message.type === 'renew') return void this.#renew(message as RenewQuestion)
+    const message = parseHostMessage(line)
+    if (message.type === 'hello') {
+      clearTimeout(this.#helloTimer)
+      return this.#onHello?.resolve(message)
+    }
+    if (message.type === 'renew') return void this.#renew(message)
     if (message.type === 'error' && message.id === undefined) throw errorOf(message)
-    if (typeof message.id !== 'number' || typeof message.type !== 'string') throw protocolError('the host sent an answer without id')
-    if (message.type === 'data') return this.#expectData(message as AnswerOf<'data'>)
+    if (message.type === 'data') return this.#expectData(message)
     this.#settle(message as Answer, undefined)
   }
 
@@ -162,10 +187,8 @@ export class ControlClient {
   }
 
   #expectData(answer: AnswerOf<'data'>): void {
-    const { lengthBytes } = answer
-    if (!Number.isInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > MAX_DATA_BYTES) throw protocolError('impossible data length')
     this.#announced = answer
-    this.#framer.expectRaw(lengthBytes)
+    this.#framer.expectRaw(answer.lengthBytes)
   }
 
   #settle(answer: Answer, raw: Buffer | undefined): void {
@@ -177,10 +200,23 @@ export class ControlClient {
   }
 
   #fail(error: SeekCacheError): void {
+    clearTimeout(this.#helloTimer)
     this.#closedBy ??= error
     this.#onHello?.reject(error)
     for (const pending of this.#pending.values()) pending.reject(error)
   }
+}
+
+/** A socket in a place that others can write to may be anybody's; ours says where files are. */
+function refuseForeign(socketPath: string): void {
+  const { uid } = statSync(socketPath)
+  if (uid !== process.geteuid!() && uid !== 0) throw protocolError(`the socket ${socketPath} belongs to another user`)
+}
+
+/** undefined where the host may take as long as a film does. */
+function answerLimitMs(message: WithoutId<ClientRequest>): number | undefined {
+  if (message.type === 'fetch-all') return undefined
+  return (('deadlineMs' in message ? message.deadlineMs : undefined) ?? ANSWER_DEADLINE_MS) + GRACE_MS
 }
 
 function errorOf(message: object): SeekCacheError {

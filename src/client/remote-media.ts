@@ -5,12 +5,11 @@
  * that dies is started again, and the read goes on at the same byte of the same version.
  */
 
-import { constants, open, type FileHandle } from 'node:fs/promises'
-
-import type { ExtentAnswer, Opened } from '../control/protocol.ts'
+import { protocolError, type Opened } from '../control/protocol.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import type { Cache } from './cache.ts'
 import type { AnswerOf, ControlClient, Renewer } from './control-client.ts'
+import { ExtentReader } from './extent-reader.ts'
 
 /** One read of a file; what `read` yields at most. */
 const READ_BYTES = 1024 * 1024
@@ -20,6 +19,8 @@ const READ_DEADLINE_MS = 60_000
 const MAX_HOST_LOSSES = 3
 /** The host repairs or replaces a file that could not be read; when that does not help it is this process that cannot. */
 const MAX_UNREADABLE = 3
+/** Answers without a byte that could be read: more of them are no accident. */
+const MAX_ANSWERS = 2 * MAX_UNREADABLE + MAX_HOST_LOSSES
 
 export interface ReadOptions {
   readonly signal?: AbortSignal
@@ -128,7 +129,7 @@ export class RemoteMedia implements AsyncDisposable {
    */
   async *read(start = 0, end?: number, options: ReadOptions = {}): AsyncGenerator<Buffer, void, undefined> {
     const limit = Math.min(end ?? Number.MAX_SAFE_INTEGER, this.size ?? Number.MAX_SAFE_INTEGER)
-    const file = new ExtentReader()
+    const file = new ExtentReader(this.#cache.extentRoot)
     const reader = this.#nextReader++
     try {
       for (let position = start; position < limit; ) {
@@ -151,17 +152,26 @@ export class RemoteMedia implements AsyncDisposable {
 
   async #readNext(file: ExtentReader, reader: number, position: number, limit: number, options: ReadOptions): Promise<Buffer | undefined> {
     const wanted = Math.min(READ_BYTES, limit - position)
-    for (let [losses, failures] = [0, 0]; ; ) {
+    for (let [losses, failures, answers] = [0, 0, 0]; ; answers++) {
       options.signal?.throwIfAborted()
       const known = await file.read(position, wanted)
       if (known !== undefined) return known
       const failure = file.takeFailure()
       if (failure !== undefined && (failure.isRefused || ++failures > MAX_UNREADABLE)) this.#wantsData = true
+      if (answers > MAX_ANSWERS) throw protocolError('the host names files that cannot be read, again and again')
       try {
         const located = await this.#locate(reader, position, wanted, failure?.path, options)
-        if (located.answer.type === 'data') return located.raw
-        if (located.answer.type === 'end') return undefined
-        file.useExtent(located.answer)
+        if (located.answer.type === 'end') {
+          if (this.size !== undefined) throw protocolError('the host sees an end in the middle')
+          return undefined
+        }
+        const { start } = located.answer
+        const end = located.answer.type === 'data' ? start + located.answer.lengthBytes : located.answer.end
+        if (position < start || position >= end || end > (this.size ?? Number.MAX_SAFE_INTEGER)) {
+          throw protocolError('the host answered with other bytes than those asked for')
+        }
+        if (located.answer.type === 'data') return located.raw!.subarray(position - start, position - start + wanted)
+        await file.useExtent(located.answer)
       } catch (error) {
         if (!isCode(error, 'ERR_SEEKCACHE_HOST_UNAVAILABLE') || ++losses > MAX_HOST_LOSSES) throw error
         await this.reopen(options.signal)
@@ -227,62 +237,5 @@ export class RemoteMedia implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
-  }
-}
-
-interface UnreadableFile {
-  readonly path: string
-  /** Not for this process, whatever stands in it. */
-  readonly isRefused: boolean
-}
-
-/** The extent file that is being read, and what the host said of it. */
-class ExtentReader {
-  #extent: ExtentAnswer | undefined
-  #handle: FileHandle | undefined
-  #openPath: string | undefined
-  #failure: UnreadableFile | undefined
-
-  useExtent(extent: ExtentAnswer): void {
-    this.#extent = extent
-  }
-
-  /** The file that could not be read as told, once. */
-  takeFailure(): UnreadableFile | undefined {
-    const failure = this.#failure
-    this.#failure = undefined
-    return failure
-  }
-
-  /** Bytes at `position` as far as the host's last answer covers them; undefined where it has to be asked. */
-  async read(position: number, maxBytes: number): Promise<Buffer | undefined> {
-    const extent = this.#extent
-    if (extent === undefined || position < extent.start || position >= extent.end) return undefined
-    const buffer = Buffer.allocUnsafe(Math.min(maxBytes, extent.end - position))
-    let isRefused = false
-    try {
-      const handle = await this.#open(extent.path)
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, extent.fileOffset + position - extent.start)
-      if (bytesRead === buffer.length) return buffer
-    } catch (error) {
-      isRefused = ['EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')
-    }
-    this.#failure = { path: extent.path, isRefused } // the host is asked, and told which file it was
-    this.#extent = undefined
-    return undefined
-  }
-
-  async #open(path: string): Promise<FileHandle> {
-    if (this.#handle !== undefined && this.#openPath === path) return this.#handle
-    await this.close()
-    this.#handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
-    this.#openPath = path
-    return this.#handle
-  }
-
-  async close(): Promise<void> {
-    const handle = this.#handle
-    this.#handle = undefined
-    await handle?.close()
   }
 }

@@ -21,6 +21,7 @@ import {
   Framer,
   MAX_CLIENT_LINE_BYTES,
   MAX_DATA_BYTES,
+  MAX_HOST_LINE_BYTES,
   parseClientMessage,
   parseHello,
   PROTOCOL_VERSION,
@@ -36,6 +37,9 @@ import {
 const MAX_UNSENT_BYTES = 8 * 1024 * 1024
 const MAX_SESSIONS = 256
 const MAX_OUTSTANDING = 256
+/** For the hello, and for reading why it is cut. */
+const HELLO_DEADLINE_MS = 10_000
+const FAREWELL_MS = 2_000
 /** A client that does not ask for another deadline when it opens. */
 const DEFAULT_OPEN_DEADLINE_MS = 30_000
 
@@ -75,6 +79,8 @@ export class ControlConnection {
   #nextSession = 1
   #nextRenewal = 1
   #isGreeted = false
+  #isCut = false
+  readonly #helloTimer: NodeJS.Timeout
 
   constructor(socket: Socket, parts: ControlParts) {
     this.#socket = socket
@@ -82,6 +88,7 @@ export class ControlConnection {
     socket.on('data', (bytes) => this.#receive(bytes))
     socket.on('error', () => {}) // 'close' follows
     socket.on('close', () => this.#end())
+    this.#helloTimer = setTimeout(() => socket.destroy(), HELLO_DEADLINE_MS)
   }
 
   get sessionCount(): number {
@@ -93,6 +100,7 @@ export class ControlConnection {
   }
 
   #end(): void {
+    clearTimeout(this.#helloTimer)
     for (const { controller } of this.#outstanding.values()) controller.abort(cancelled('the request'))
     for (const name of this.#sessions.keys()) this.#closeSession(name)
     for (const answer of this.#renewals.values()) answer(undefined)
@@ -103,18 +111,28 @@ export class ControlConnection {
       this.#framer.push(bytes)
       for (let frame = this.#framer.next(); frame !== undefined; frame = this.#framer.next()) {
         if ('line' in frame) this.#onLine(frame.line)
-        if (this.#socket.destroyed) return
+        if (this.#socket.destroyed || this.#isCut) return
       }
     } catch (error) {
-      this.#send({ type: 'error', ...describe(error) })
-      this.#socket.destroySoon()
+      this.#cut({ type: 'error', ...describe(error) })
     }
+  }
+
+  /** Says why, and takes nothing more from it; who does not read that is cut without. */
+  #cut(why: HostMessage): void {
+    if (this.#isCut) return
+    this.#isCut = true
+    this.#send(why)
+    this.#socket.pause().removeAllListeners('data')
+    this.#socket.destroySoon()
+    setTimeout(() => this.#socket.destroy(), FAREWELL_MS).unref()
   }
 
   #onLine(line: string): void {
     if (this.#isGreeted) return this.#onMessage(parseClientMessage(line))
     const hello = parseHello(line)
     this.#isGreeted = true
+    clearTimeout(this.#helloTimer)
     this.#parts.telemetry.log.debug({ client: hello.client }, 'client connected')
     this.#send({ type: 'hello', protocol: PROTOCOL_VERSION, version: this.#parts.version, pid: process.pid })
   }
@@ -143,8 +161,7 @@ export class ControlConnection {
   async #onRequest(request: ClientRequest): Promise<void> {
     const { id } = request
     if (this.#outstanding.has(id) || this.#outstanding.size >= MAX_OUTSTANDING) {
-      this.#send({ id, type: 'error', code: 'ERR_SEEKCACHE_PROTOCOL', message: 'this request id is in use, or too many are' })
-      return this.#socket.destroySoon()
+      return this.#cut({ id, type: 'error', code: 'ERR_SEEKCACHE_PROTOCOL', message: 'this request id is in use, or too many are' })
     }
     const controller = new AbortController()
     this.#outstanding.set(id, { request, controller })
@@ -297,11 +314,17 @@ export class ControlConnection {
   }
 
   #send(message: HostMessage, raw?: Buffer): void {
-    if (this.#socket.destroyed) return
-    this.#socket.write(formatMessage(message))
+    if (this.#socket.destroyed || this.#socket.writableEnded) return
+    const line = formatMessage(message)
+    if ('id' in message && message.id !== undefined && line.length > MAX_HOST_LINE_BYTES) return this.#send(tooLong(message.id))
+    this.#socket.write(line)
     if (raw !== undefined) this.#socket.write(raw)
     if (this.#socket.writableLength > MAX_UNSENT_BYTES) this.#socket.destroy()
   }
+}
+
+function tooLong(id: number): HostMessage {
+  return { id, type: 'error', code: 'ERR_SEEKCACHE_USAGE', message: 'the answer is longer than a message may be' }
 }
 
 function describe(error: unknown): { code: SeekCacheError['code']; message: string; httpStatus?: number } {

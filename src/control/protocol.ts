@@ -194,7 +194,11 @@ export type Frame = { readonly line: string } | { readonly raw: Buffer }
  */
 export class Framer {
   readonly #maxLineBytes: number
-  #buffered: Buffer = Buffer.alloc(0)
+  /** Not joined before they make up a frame: a peer that sends byte by byte must not have all of them copied each time. */
+  #pieces: Buffer[] = []
+  #lengthBytes = 0
+  /** Pieces and bytes before the first one that has not been searched for the end of a line. */
+  #searched = { pieces: 0, lengthBytes: 0 }
   #rawBytes = 0
 
   constructor(maxLineBytes: number) {
@@ -206,30 +210,42 @@ export class Framer {
   }
 
   push(bytes: Buffer): void {
-    this.#buffered = this.#buffered.length === 0 ? bytes : Buffer.concat([this.#buffered, bytes])
+    if (bytes.length === 0) return
+    this.#pieces.push(bytes)
+    this.#lengthBytes += bytes.length
   }
 
   /** The next whole frame, or undefined until more bytes are pushed. */
   next(): Frame | undefined {
     if (this.#rawBytes > 0) {
-      if (this.#buffered.length < this.#rawBytes) return undefined
+      if (this.#lengthBytes < this.#rawBytes) return undefined
       const raw = this.#take(this.#rawBytes)
       this.#rawBytes = 0
       return { raw }
     }
-    const end = this.#buffered.indexOf(0x0a)
-    if (end > this.#maxLineBytes || (end === -1 && this.#buffered.length > this.#maxLineBytes)) {
-      throw protocolError(`a line is longer than ${this.#maxLineBytes} bytes`)
+    const end = this.#endOfLine()
+    if ((end ?? this.#lengthBytes) > this.#maxLineBytes) throw protocolError(`a line is longer than ${this.#maxLineBytes} bytes`)
+    if (end === undefined) return undefined
+    return { line: this.#take(end + 1).toString('utf8', 0, end) }
+  }
+
+  #endOfLine(): number | undefined {
+    let { pieces, lengthBytes } = this.#searched
+    for (; pieces < this.#pieces.length; pieces++) {
+      const found = this.#pieces[pieces]!.indexOf(0x0a)
+      if (found >= 0) return lengthBytes + found
+      lengthBytes += this.#pieces[pieces]!.length
+      this.#searched = { pieces: pieces + 1, lengthBytes }
     }
-    if (end === -1) return undefined
-    const line = this.#buffered.toString('utf8', 0, end)
-    this.#take(end + 1)
-    return { line }
+    return undefined
   }
 
   #take(lengthBytes: number): Buffer {
-    const taken = this.#buffered.subarray(0, lengthBytes)
-    this.#buffered = this.#buffered.subarray(lengthBytes)
-    return taken
+    const all = this.#pieces.length === 1 ? this.#pieces[0]! : Buffer.concat(this.#pieces, this.#lengthBytes)
+    const rest = all.subarray(lengthBytes)
+    this.#pieces = rest.length === 0 ? [] : [rest]
+    this.#lengthBytes = rest.length
+    this.#searched = { pieces: 0, lengthBytes: 0 }
+    return all.subarray(0, lengthBytes)
   }
 }

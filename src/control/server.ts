@@ -11,6 +11,9 @@ import { ControlConnection, type ControlParts } from './connection.ts'
 /** sockaddr_un.sun_path with its final NUL: 108 on Linux, 104 on macOS. */
 const MAX_SOCKET_PATH_BYTES = process.platform === 'linux' ? 107 : 103
 
+/** Every player, script and command line of a user has one. */
+const MAX_CONNECTIONS = 256
+
 export class ControlServer {
   readonly #server: Server
   readonly #connections = new Set<ControlConnection>()
@@ -25,6 +28,7 @@ export class ControlServer {
         onActivity(-1)
       })
     })
+    this.#server.maxConnections = MAX_CONNECTIONS
   }
 
   get sessionCount(): number {
