@@ -43,6 +43,7 @@ export class MediaLibrary {
   readonly #opened = new Map<CachedMedia, Opened>()
   readonly #openings = new Map<string, Opening>()
   readonly #opener: Opener
+  #isClosed = false
 
   constructor(parts: LibraryParts) {
     this.#parts = parts
@@ -62,6 +63,7 @@ export class MediaLibrary {
    * @throws ERR_SEEKCACHE_USAGE, _ORIGIN_*, _TIMEOUT, _CANCELLED
    */
   async open(spec: ResourceSpec, deadlineMs: number, signal?: AbortSignal): Promise<Media> {
+    if (this.#isClosed) throw cancelled('the opening')
     const startedMs = performance.now()
     const key = this.keyOf(spec)
     const opened = this.#open.get(key)
@@ -133,7 +135,10 @@ export class MediaLibrary {
   }
 
   async close(): Promise<void> {
-    for (const opening of this.#openings.values()) opening.controller.abort(cancelled('the opening'))
+    this.#isClosed = true
+    const openings = [...this.#openings.values()]
+    for (const opening of openings) opening.controller.abort(cancelled('the opening'))
+    await Promise.allSettled(openings.map(({ result }) => result)) // one that is as good as done still becomes an open resource
     await Promise.all([...this.#opened.values()].map((opened) => this.#close(opened)))
   }
 
