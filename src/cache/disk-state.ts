@@ -1,6 +1,7 @@
 /**
  * Whether the disk takes what the cache writes. It fails in two places, the extents' data and the index, and works again
- * when the one that failed has taken something; while it fails it is tried now and then, by whoever writes and by a timer.
+ * when the one that failed has taken something; while it fails it is tried now and then, by whoever writes, and by a
+ * probe, since there may be nothing to write.
  */
 
 export interface DiskStateParts {
@@ -8,8 +9,9 @@ export interface DiskStateParts {
   readonly retryMs: number
   /** One line for a person when the disk fails, and when it works again. */
   readonly tell: (message: string, isFailing: boolean) => void
-  /** What could not be written is to be tried again. */
-  readonly retry: () => void
+  /** Writes a little, for its success or failure to be told here. */
+  readonly probe: () => void
+  /** What could not be written is to be written now. */
   readonly onWorking: () => void
 }
 
@@ -45,7 +47,7 @@ export class DiskState {
     if (this.#timer === undefined) {
       this.#timer = setTimeout(() => {
         this.#timer = undefined
-        if (this.#failures.size > 0) this.#parts.retry()
+        if (this.#failures.size > 0) this.#parts.probe()
       }, Math.max(this.#parts.retryMs, MIN_RETRY_TIMER_MS))
       this.#timer.unref()
     }

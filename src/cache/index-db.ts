@@ -7,6 +7,7 @@
  */
 
 import { randomBytes } from 'node:crypto'
+import { access, constants as fsConstants, statfs } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { open, type Database, type RootDatabase } from 'lmdb'
 
@@ -44,34 +45,36 @@ export interface IndexContent {
 const SALT_BYTES = 16
 const { errno } = constants
 
+/** More than one transaction takes: the incomplete chunks of a resource are 4 MiB at most. */
+const MIN_FREE_BYTES = 8 * 1024 * 1024
+/** A commit takes 0.1 ms and a slow disk's some hundred; after an error in the middle lmdb-js never tells at all. */
+const DEADLINE_MS = 3_000
+
 export class IndexDb {
-  readonly #root: RootDatabase
-  readonly #resources: Database<Sealed<ResourceRecord>, string>
-  readonly #extents: Database<Sealed<ExtentRecord>, [string, number]>
-  readonly #partials: Database<readonly PartialRecord[], string>
-  /** Ends when the transactions so far have. */
+  readonly #dir: string
+  readonly #tables: Tables
+  /** Ends when the transactions so far have, or have been given up. */
   #turn: Promise<void> = Promise.resolve()
   #hasFailed = false
+  /** A transaction was given up; the next one must wait until it is known to have ended. */
+  #isStuck = false
   #damagedRecords = 0
 
   /** @throws IndexUnreadable when LMDB finds it damaged, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
   static async open(dir: string): Promise<IndexDb> {
     let root: RootDatabase | undefined
     try {
-      // A batch of lmdb-js has a promise that nobody can reach: a full disk would end the process by its rejection.
-      root = open({ path: dir, name: 'meta', maxDbs: 4, eventTurnBatching: false })
-      return new IndexDb(root)
+      root = openRoot(dir)
+      return new IndexDb(dir, tablesOf(root))
     } catch (error) {
       await root?.close()
       throw translated(dir, error)
     }
   }
 
-  private constructor(root: RootDatabase) {
-    this.#root = root
-    this.#resources = root.openDB({ name: 'resources' })
-    this.#extents = root.openDB({ name: 'extents' })
-    this.#partials = root.openDB({ name: 'partials' })
+  private constructor(dir: string, tables: Tables) {
+    this.#dir = dir
+    this.#tables = tables
   }
 
   /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. Made where there is none. */
@@ -79,17 +82,17 @@ export class IndexDb {
     const known = this.knownSalt
     if (known?.length === SALT_BYTES) return Buffer.from(known)
     const salt = randomBytes(SALT_BYTES)
-    this.#transact(() => void this.#root.put('salt', salt)).catch(() => {}) // on a full disk: what is cached now is not known again
+    this.#transact(() => void this.#tables.root.put('salt', salt)).catch(() => {}) // on a full disk: what is cached now is not known again
     return salt
   }
 
   resource(key: string): ResourceRecord | undefined {
-    const stored = this.#resources.get(key)
+    const stored = this.#read((tables) => tables.resources.get(key))
     return stored === undefined ? undefined : openResource(key, stored)
   }
 
   *resources(): Generator<[string, ResourceRecord]> {
-    for (const { key, value } of this.#resources.getRange()) {
+    for (const { key, value } of this.#read((tables) => tables.resources.getRange()) ?? []) {
       const record = openResource(key, value)
       if (record === undefined) this.#damagedRecords++
       else yield [key, record]
@@ -97,15 +100,15 @@ export class IndexDb {
   }
 
   async putResource(key: string, record: ResourceRecord): Promise<void> {
-    await this.#transact(() => void this.#resources.put(key, sealResource(key, record)))
+    await this.#transact(() => void this.#tables.resources.put(key, sealResource(key, record)))
   }
 
   async removeResource(key: string): Promise<void> {
-    await this.#transact(() => void this.#resources.remove(key))
+    await this.#transact(() => void this.#tables.resources.remove(key))
   }
 
   *extents(): Generator<[ExtentKey, ExtentRecord]> {
-    for (const { key, value } of this.#extents.getRange()) {
+    for (const { key, value } of this.#read((tables) => tables.extents.getRange()) ?? []) {
       const place = { generation: key[0], index: key[1] }
       const record = openExtent(place, value)
       if (record === undefined) this.#damagedRecords++
@@ -114,12 +117,12 @@ export class IndexDb {
   }
 
   partials(generation: string): readonly PartialRecord[] {
-    return this.#partials.get(generation) ?? []
+    return this.#read((tables) => tables.partials.get(generation)) ?? []
   }
 
   async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
-    if (records.length === 0 && this.#partials.get(generation) === undefined) return
-    await this.#transact(() => void (records.length === 0 ? this.#partials.remove(generation) : this.#partials.put(generation, records)))
+    if (records.length === 0 && this.partials(generation).length === 0) return
+    await this.#transact(() => void (records.length === 0 ? this.#tables.partials.remove(generation) : this.#tables.partials.put(generation, records)))
   }
 
   /** All changes in one transaction. */
@@ -128,16 +131,23 @@ export class IndexDb {
     await this.#transact(() => {
       for (const { key, record } of changes) {
         const place: [string, number] = [key.generation, key.index]
-        if (record === undefined) void this.#extents.remove(place)
-        else void this.#extents.put(place, sealExtent(key, record))
+        if (record === undefined) void this.#tables.extents.remove(place)
+        else void this.#tables.extents.put(place, sealExtent(key, record))
       }
     })
+  }
+
+  /** Resolves where the index takes something. */
+  async probe(): Promise<void> {
+    await this.#transact(() => {})
   }
 
   async #transact(change: () => void): Promise<void> {
     const transaction = this.#turn.then(async () => {
       try {
-        await this.#root.transaction(change)
+        if (this.#isStuck) throw new Error('an earlier transaction has not ended')
+        await this.#ensureRoom()
+        await this.#withinDeadline(this.#tables.root.transaction(change))
         this.#hasFailed = false
       } catch (error) {
         this.#hasFailed = true
@@ -149,10 +159,39 @@ export class IndexDb {
     await transaction
   }
 
+  /** LMDB is never asked to write to a disk that cannot take it: its message of a failed write overruns its buffer. */
+  async #ensureRoom(): Promise<void> {
+    const [{ bavail, bsize }] = await Promise.all([statfs(this.#dir), access(this.#dir, fsConstants.W_OK)])
+    if (bavail * bsize < MIN_FREE_BYTES) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+  }
+
+  async #withinDeadline(ending: PromiseLike<unknown>): Promise<void> {
+    const settled = Promise.resolve(ending).finally(() => (this.#isStuck = false))
+    settled.catch(() => {}) // told late, after it was given up
+    let timer: NodeJS.Timeout | undefined
+    const expiry = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        this.#isStuck = true
+        reject(new Error('LMDB does not answer'))
+      }, DEADLINE_MS)
+    })
+    await Promise.race([settled, expiry]).finally(() => clearTimeout(timer))
+  }
+
+  /** Where a head page could not be written, LMDB refuses all until the next host, reading too: nothing is known then. */
+  #read<T>(read: (tables: Tables) => T): T | undefined {
+    try {
+      return read(this.#tables)
+    } catch (error) {
+      if (!isPanic(error)) throw error
+      return undefined
+    }
+  }
+
   // ---- as a whole
 
   get knownSalt(): Uint8Array | undefined {
-    return this.#root.get('salt') as Uint8Array | undefined
+    return this.#read((tables) => tables.root.get('salt') as Uint8Array | undefined)
   }
 
   /** Records that were not what was written, met so far. */
@@ -163,28 +202,53 @@ export class IndexDb {
   /** Into a new index: what was saved of a damaged one. Its chunks are believed only by their checksums. */
   async restore({ salt, resources, extents }: IndexContent): Promise<void> {
     await this.#transact(() => {
-      if (salt !== undefined) void this.#root.put('salt', salt)
-      for (const [key, record] of resources) void this.#resources.put(key, sealResource(key, record))
+      if (salt !== undefined) void this.#tables.root.put('salt', salt)
+      for (const [key, record] of resources) void this.#tables.resources.put(key, sealResource(key, record))
       for (const [key, record] of extents) {
-        void this.#extents.put([key.generation, key.index], sealExtent(key, { ...record, bootId: '' }))
+        void this.#tables.extents.put([key.generation, key.index], sealExtent(key, { ...record, bootId: '' }))
       }
     })
   }
 
-  /** Resolves when what was committed is on the disk; after a failed commit lmdb-js would never tell. */
+  /** Resolves when what was committed is on the disk, or the disk has failed. */
   async flush(): Promise<void> {
     await this.#turn
-    if (!this.#hasFailed) await this.#root.flushed
+    if (!this.#hasFailed) await this.#withinDeadline(this.#tables.root.flushed).catch(() => {})
   }
 
-  /** @returns whether it could be closed: after a failed commit lmdb-js waits for a flush that never comes */
+  /** @returns whether it could be closed: after a failure lmdb-js may wait for a flush that never comes */
   async close(): Promise<boolean> {
     await this.#turn
-    if (this.#hasFailed) await this.#transact(() => void this.#root.remove('closing')).catch(() => {})
-    if (this.#hasFailed) return false
-    await this.#root.close()
-    return true
+    if (this.#hasFailed) await this.probe().catch(() => {})
+    if (this.#hasFailed || this.#isStuck) return false
+    return await this.#withinDeadline(this.#tables.root.close()).then(() => true, () => false)
   }
+}
+
+interface Tables {
+  readonly root: RootDatabase
+  readonly resources: Database<Sealed<ResourceRecord>, string>
+  readonly extents: Database<Sealed<ExtentRecord>, [string, number]>
+  readonly partials: Database<readonly PartialRecord[], string>
+}
+
+function openRoot(dir: string): RootDatabase {
+  // A batch of lmdb-js has a promise that nobody can reach: a full disk would end the process by its rejection.
+  return open({ path: dir, name: 'meta', maxDbs: 4, eventTurnBatching: false })
+}
+
+function tablesOf(root: RootDatabase): Tables {
+  return {
+    root,
+    resources: root.openDB({ name: 'resources' }),
+    extents: root.openDB({ name: 'extents' }),
+    partials: root.openDB({ name: 'partials' }),
+  }
+}
+
+/** LMDB's word for it; lmdb-js gives it different numbers. */
+function isPanic(error: unknown): boolean {
+  return error instanceof Error && error.message.includes('MDB_PANIC')
 }
 
 /** Of the system's numbers these say that the disk, or a limit, is in the way; LMDB passes others on for what a damaged file made it ask. */

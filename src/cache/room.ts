@@ -11,7 +11,7 @@ import { victims, type EvictionCandidate } from './eviction.ts'
 import type { Extent } from './extent.ts'
 
 /** The free disk is asked for again after so much was written: statfs takes 10 µs, other programs write too. */
-const RESERVE_CHECK_BYTES = 4 * 1024 * 1024
+export const RESERVE_CHECK_BYTES = 4 * 1024 * 1024
 
 export interface RoomParts {
   readonly dir: string

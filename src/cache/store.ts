@@ -9,8 +9,8 @@
  * costs the caching, not the bytes: they stay in bounded memory until the disk works again.
  */
 
-import { unlink } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { unlink, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 
 import { CHUNK_BYTES, intersect, type Range } from '../bytes/ranges.ts'
 import { currentBootId } from './boot-id.ts'
@@ -28,7 +28,7 @@ import { OpenFiles } from './open-files.ts'
 import { claimSubdir } from './private-dir.ts'
 import type { ExtentKey, ResourceRecord } from './records.ts'
 import { removeOrphans } from './recovery.ts'
-import { Room } from './room.ts'
+import { RESERVE_CHECK_BYTES, Room } from './room.ts'
 
 /** Complete chunks that may wait for the disk before the fetches are told to pause. */
 const MAX_UNWRITTEN_BYTES = 16 * 1024 * 1024
@@ -136,7 +136,7 @@ export class Store {
     this.#disk = new DiskState({
       retryMs: options.diskRetryMs ?? DISK_RETRY_MS,
       tell: (message, isFailing) => options.onDiskState?.(message, isFailing),
-      retry: () => this.#retry(),
+      probe: () => void this.#probe(),
       onWorking: () => this.#retry(),
     })
   }
@@ -491,6 +491,21 @@ export class Store {
   }
 
   // ---- a failing disk
+
+  async #probe(): Promise<void> {
+    if (this.#isClosed) return
+    await this.#inIndex(this.#index.probe())
+    const path = join(this.#layout.dir, 'probe')
+    try {
+      await this.#room.keepReserve(RESERVE_CHECK_BYTES)
+      await writeFile(path, Buffer.alloc(CHUNK_BYTES), { mode: 0o600 })
+      this.#disk.succeed('data')
+    } catch (error) {
+      this.#disk.fail('data', error as NodeJS.ErrnoException)
+    } finally {
+      await unlink(path).catch(() => undefined)
+    }
+  }
 
   #retry(): void {
     if (this.#isClosed) return

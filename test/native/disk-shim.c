@@ -6,6 +6,9 @@
 // DISK_SHIM_CONTROL  a file of five int32 that a test reads and writes while the process runs: operations seen so far, the
 //                    first to fail, how many fail, with which errno, and which kinds of operation count (bits: see `enum kind`)
 //
+// LMDB's own files never fail here: its message of a failed write overruns its buffer and may end the process. A full disk
+// says so when it is asked for its free space, a read-only one when it is asked for access, so nothing should get that far.
+//
 // Only what Node and LMDB call is wrapped. One lock is held over each operation and its record, so that their orders agree.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,7 +31,7 @@ enum { MAX_FDS = 4096 };
 
 struct control { volatile int32_t seen, first, count, error, kinds; };
 
-static struct { ino_t inode; int is_tracked, is_dsync; } fds[MAX_FDS];
+static struct { ino_t inode; int is_tracked, is_dsync, never_fails; } fds[MAX_FDS];
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static const char *dir;
 static size_t dir_length;
@@ -69,6 +72,19 @@ static int fails(enum kind kind) {
   return 1;
 }
 
+static int is_lmdb(const char *path) {
+  size_t length = strlen(path);
+  return length > 4 && strcmp(path + length - 4, ".mdb") == 0;
+}
+
+static int is_failing_now(int error) {
+  return control != NULL && control->error == error && control->seen > control->first && control->seen < control->first + control->count;
+}
+
+static int fails_on(int fd, enum kind kind) {
+  return !fds[fd].never_fails && fails(kind);
+}
+
 // {u32 type, u32 flags, u64 inode, i64 offset, u32 length of the name, u32 length of the data} name data
 static void record(enum record_type type, int flags, ino_t inode, int64_t offset, const char *name, const struct iovec *data, int count, size_t length) {
   if (log_fd < 0) return;
@@ -99,6 +115,7 @@ static int opened(const char *path, int flags, mode_t mode) {
   fds[fd].inode = found.st_ino;
   fds[fd].is_tracked = S_ISREG(found.st_mode);
   fds[fd].is_dsync = (flags & O_DSYNC) != 0;
+  fds[fd].never_fails = is_lmdb(path);
   if (is_new) record(R_CREATE, 0, found.st_ino, 0, path, NULL, 0, 0);
   else if ((flags & O_TRUNC) != 0) record(R_TRUNCATE, 0, found.st_ino, 0, NULL, NULL, 0, 0);
   return fd;
@@ -114,7 +131,7 @@ int open64(const char *path, int flags, ...) {
     if (fd >= 0 && fd < MAX_FDS) fds[fd].is_tracked = 0;
     return fd;
   }
-  if (fails(OPEN)) return -1;
+  if (!is_lmdb(path) && fails(OPEN)) return -1;
   return LOCKED(int, opened(path, flags, mode));
 }
 
@@ -125,14 +142,14 @@ static ssize_t noted(int fd, ssize_t done, off64_t offset, const struct iovec *d
 
 ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
   if (!is_file_of_ours(fd)) return REAL(pwrite64)(fd, bytes, length, offset);
-  if (fails(WRITE)) return -1;
+  if (fails_on(fd, WRITE)) return -1;
   struct iovec data = { (void *)bytes, length };
   return LOCKED(ssize_t, noted(fd, REAL(pwrite64)(fd, bytes, length, offset), offset, &data, 1));
 }
 
 ssize_t pwritev64(int fd, const struct iovec *data, int count, off64_t offset) {
   if (!is_file_of_ours(fd)) return REAL(pwritev64)(fd, data, count, offset);
-  if (fails(WRITE)) return -1;
+  if (fails_on(fd, WRITE)) return -1;
   return LOCKED(ssize_t, noted(fd, REAL(pwritev64)(fd, data, count, offset), offset, data, count));
 }
 
@@ -143,19 +160,19 @@ static ssize_t written(int fd, const struct iovec *data, int count) {
 
 ssize_t writev(int fd, const struct iovec *data, int count) {
   if (!is_file_of_ours(fd)) return REAL(writev)(fd, data, count);
-  if (fails(WRITE)) return -1;
+  if (fails_on(fd, WRITE)) return -1;
   return LOCKED(ssize_t, written(fd, data, count));
 }
 
 ssize_t write(int fd, const void *bytes, size_t length) {
   if (!is_file_of_ours(fd)) return REAL(write)(fd, bytes, length);
-  if (fails(WRITE)) return -1;
+  if (fails_on(fd, WRITE)) return -1;
   struct iovec data = { (void *)bytes, length };
   return LOCKED(ssize_t, written(fd, &data, 1));
 }
 
 ssize_t pread64(int fd, void *bytes, size_t length, off64_t offset) {
-  if (is_file_of_ours(fd) && fails(READ)) return -1;
+  if (is_file_of_ours(fd) && fails_on(fd, READ)) return -1;
   return REAL(pread64)(fd, bytes, length, offset);
 }
 
@@ -166,13 +183,13 @@ static int noted_sync(int fd, int result) {
 
 int fdatasync(int fd) {
   if (!is_file_of_ours(fd)) return REAL(fdatasync)(fd);
-  if (fails(SYNC)) return -1;
+  if (fails_on(fd, SYNC)) return -1;
   return LOCKED(int, noted_sync(fd, REAL(fdatasync)(fd)));
 }
 
 int fsync(int fd) {
   if (!is_file_of_ours(fd)) return REAL(fsync)(fd);
-  if (fails(SYNC)) return -1;
+  if (fails_on(fd, SYNC)) return -1;
   return LOCKED(int, noted_sync(fd, REAL(fsync)(fd)));
 }
 
@@ -183,7 +200,7 @@ static int noted_truncate(int fd, off64_t length, int result) {
 
 int ftruncate64(int fd, off64_t length) {
   if (!is_file_of_ours(fd)) return REAL(ftruncate64)(fd, length);
-  if (fails(WRITE)) return -1;
+  if (fails_on(fd, WRITE)) return -1;
   return LOCKED(int, noted_truncate(fd, length, REAL(ftruncate64)(fd, length)));
 }
 
@@ -218,6 +235,17 @@ int rmdir(const char *path) {
 }
 
 int statfs64(const char *path, struct statfs64 *found) {
-  if (is_ours(path) && fails(STATFS)) return -1;
-  return REAL(statfs64)(path, found);
+  if (!is_ours(path)) return REAL(statfs64)(path, found);
+  if (fails(STATFS)) return -1;
+  int result = REAL(statfs64)(path, found);
+  if (is_failing_now(ENOSPC)) found->f_bavail = found->f_bfree = 0;
+  return result;
+}
+
+int access(const char *path, int mode) {
+  if (is_ours(path) && (mode & W_OK) != 0 && is_failing_now(EROFS)) {
+    errno = EROFS;
+    return -1;
+  }
+  return REAL(access)(path, mode);
 }

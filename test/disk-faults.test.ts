@@ -1,0 +1,131 @@
+/** A disk that fails, fills up or is smaller than the films: playback goes on, the bounds hold, and caching resumes. */
+
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { statfsSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+
+import { EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import { connect } from '../src/client/cache.ts'
+import { extentDiskBytes } from './support/cache-check.ts'
+import { bufferContent, type Content, patternBytes, patternContent } from './support/content.ts'
+import { compileShim, type FaultCode, KINDS_OF, whyNoShim } from './support/disk-shim.ts'
+import { startFaultOrigin } from './support/fault-origin.ts'
+import { startHost } from './support/host.ts'
+import { runProgram } from './support/programs.ts'
+import { tempDir } from './support/temp-dir.ts'
+
+const SCENARIO = fileURLToPath(new URL('support/fault-scenario.ts', import.meta.url))
+const CODES = Object.keys(KINDS_OF) as FaultCode[]
+const FROM_NOW_ON = 1e9
+
+async function assertBody(url: string, content: Content, start = 0, end = content.sizeBytes): Promise<void> {
+  const response = await fetch(url, { headers: { range: `bytes=${start}-${end - 1}` } })
+  assert.equal(response.status, 206)
+  let at = start
+  for await (const piece of response.body as unknown as AsyncIterable<Uint8Array>) {
+    if (!Buffer.from(piece).equals(content.read(at, at + piece.length))) assert.fail(`wrong bytes from ${at}`)
+    at += piece.length
+  }
+  assert.equal(at, end)
+}
+
+for (const code of CODES) {
+  test(`${code} at any operation, once or for good, costs no byte, and caching resumes`, async (t) => {
+    const why = whyNoShim()
+    if (why !== undefined) return t.skip(why)
+    await using shim = await compileShim()
+    await using dir = await tempDir()
+    const faults = shim.newFaults()
+    const words = ['--import', 'tsx', SCENARIO, faults.file, dir.file('c'), code, '1', '0']
+    const env = { ...process.env, ...shim.failing(dir.file('c'), faults), NODE_TEST_CONTEXT: undefined }
+    const { status, stdout, stderr } = spawnSync(process.execPath, words, { env, encoding: 'utf8', timeout: 120_000 })
+    assert.equal(status, 0, stderr)
+    const { runs, tellings } = JSON.parse(stdout) as { runs: number; tellings: number }
+    t.diagnostic(`${runs} runs, in ${tellings} of them the disk was told to fail`)
+    assert.ok(runs >= 6 && tellings > 0)
+  })
+
+  test(`a host whose disk fails with ${code} plays on, says so, and caches again when it works`, async (t) => {
+    const why = whyNoShim()
+    if (why !== undefined) return t.skip(why)
+    await using shim = await compileShim()
+    await using dir = await tempDir()
+    const content = patternContent(6_000_000)
+    await using origin = await startFaultOrigin({ content })
+    const faults = shim.newFaults()
+    await using host = await startHost({ cacheDir: dir.file('c'), env: shim.failing(dir.file('c'), faults), args: ['--reserve', '0'] })
+    await assertBody(host.proxyUrl(origin.url('before.mkv')), content)
+    faults.arm(code, 0, FROM_NOW_ON)
+    await assertBody(host.proxyUrl(origin.url('meanwhile.mkv')), content)
+    await assertBody(host.proxyUrl(origin.url('before.mkv')), content)
+    assert.match(host.stderr, /cannot be written .*playing on without caching/)
+    faults.disarm()
+
+    await using cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
+    for (let tries = 0; (await cache.status()).degraded !== null; tries++) {
+      assert.ok(tries < 600, 'the host does not try the disk again')
+      await delay(50)
+    }
+    assert.match(host.stderr, /can be written again: caching goes on/)
+    await assertBody(host.proxyUrl(origin.url('after.mkv')), content)
+    await host.restart()
+    await origin.goDown()
+    await assertBody(host.proxyUrl(origin.url('after.mkv')), content)
+  })
+}
+
+test('eight readers of films larger than the budget: the directory stays within budget and 4 extents', async () => {
+  const budgetBytes = 4 * EXTENT_BYTES
+  const contents = [1, 2].map((seed) => bufferContent(patternBytes(0, 6 * EXTENT_BYTES + 77, seed)))
+  await using first = await startFaultOrigin({ content: contents[0]! })
+  await using second = await startFaultOrigin({ content: contents[1]! })
+  await using host = await startHost({ args: ['--max-size', String(budgetBytes), '--reserve', '0', '--window', '4M'] })
+  let isReading = true
+  let mostBytes = 0
+  const sampling = (async () => {
+    while (isReading) {
+      mostBytes = Math.max(mostBytes, extentDiskBytes(host.cacheDir))
+      await delay(5)
+    }
+  })()
+  const readers = Array.from({ length: 8 }, async (_, reader) => {
+    const content = contents[reader % 2]!
+    const start = Math.floor((reader * content.sizeBytes) / 10)
+    const url = host.proxyUrl([first, second][reader % 2]!.url(`film-${reader % 2}.mkv`))
+    await assertBody(url, content, start, Math.min(start + 30_000_000, content.sizeBytes))
+  })
+  await Promise.all(readers).finally(() => (isReading = false))
+  await sampling
+  assert.ok(mostBytes > budgetBytes / 2, 'they were cached')
+  assert.ok(mostBytes <= budgetBytes + 4 * EXTENT_BYTES, `${mostBytes} bytes were on the disk`)
+})
+
+test('the reserve of free disk is left alone', async (t) => {
+  await using dir = await tempDir()
+  const isMounted = process.platform === 'linux' && (await runProgram(['mount', '-t', 'tmpfs', '-o', 'size=80m', 'tmpfs', dir.path])).code === 0
+  if (!isMounted) return t.skip('a small file system cannot be mounted here')
+  try {
+    const content = patternContent(150_000_000)
+    const reserveBytes = 32 * 2 ** 20
+    await using origin = await startFaultOrigin({ content })
+    await using host = await startHost({ cacheDir: dir.file('c'), args: ['--reserve', String(reserveBytes)] })
+    let isReading = true
+    let leastFreeBytes = Number.POSITIVE_INFINITY
+    const sampling = (async () => {
+      while (isReading) {
+        const { bavail, bsize } = statfsSync(dir.path)
+        leastFreeBytes = Math.min(leastFreeBytes, bavail * bsize)
+        await delay(2)
+      }
+    })()
+    await assertBody(host.proxyUrl(origin.url()), content).finally(() => (isReading = false))
+    await sampling
+    assert.ok(leastFreeBytes < 60 * 2 ** 20, 'it was cached')
+    assert.ok(leastFreeBytes >= reserveBytes, `${leastFreeBytes} bytes were left`)
+  } finally {
+    await runProgram(['umount', dir.path])
+  }
+})
