@@ -136,6 +136,12 @@
           'sources': [ 'test/native/element-cancel.cc' ],
         },
         {
+          'target_name': 'element-facts',
+          'type': 'executable',
+          'dependencies': [ 'seekcache_element' ],
+          'sources': [ 'test/native/element-facts.cc' ],
+        },
+        {
           'target_name': 'element-cycles',
           'type': 'executable',
           'dependencies': [ 'seekcache_element' ],

@@ -31,6 +31,8 @@ const OWN_HEADERS = new Set([
 ])
 /** What another origin behind a redirect is told. */
 const PUBLIC_HEADERS = new Set(['user-agent', 'accept', 'accept-language'])
+/** No lists: the last one counts. */
+const SINGLE_HEADERS = new Set(['authorization', 'user-agent', 'referer', 'origin'])
 
 export interface FetchObserver {
   onHead(admitted: Admitted, head: ResponseHead): void
@@ -325,11 +327,15 @@ export class Source {
   }
 
   #requestHeaders(url: URL, named: Named, fields: Record<string, string>): Record<string, string> {
-    const headers: Record<string, string> = { 'user-agent': this.#userAgent, accept: '*/*' }
+    const given: Record<string, string> = {}
     for (const [name, value] of named.headers) {
-      if (url.origin === named.url.origin || PUBLIC_HEADERS.has(name.toLowerCase())) headers[name.toLowerCase()] = value
+      const key = name.toLowerCase()
+      if (url.origin !== named.url.origin && !PUBLIC_HEADERS.has(key)) continue
+      const before = SINGLE_HEADERS.has(key) ? undefined : given[key]
+      // RFC 9110 section 5.3: fields of one name are one list; RFC 6265 has another word for cookies.
+      given[key] = before === undefined ? value : `${before}${key === 'cookie' ? '; ' : ', '}${value}`
     }
-    return { ...headers, 'accept-encoding': 'identity', ...fields }
+    return { 'user-agent': this.#userAgent, accept: '*/*', ...given, 'accept-encoding': 'identity', ...fields }
   }
 }
 

@@ -52,6 +52,8 @@ class ScriptedHost {
     thread_ = std::thread([this, script = std::move(script)] {
       int fd = accept(listener_, nullptr, nullptr);
       if (fd < 0) return;
+      // Who comes again finds nobody.
+      unlink(path_.c_str());
       script(fd);
       close(fd);
     });
@@ -287,6 +289,26 @@ void answersToReads() {
   CHECK(readAnsweredWith("{\"id\":2,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_TIMEOUT\",\"message\":\"\"}\n") == code::kTimeout);
 }
 
+// A host that leaves in the midst of any message, at every byte of it: an error, never a hang or a wrong byte.
+void hostsThatLeave() {
+  const std::string bytes = kHello + kOpened + "{\"id\":2,\"type\":\"data\",\"start\":50,\"lengthBytes\":6}\nabcdef";
+  for (std::size_t cut = 0; cut <= bytes.size(); cut++) {
+    ScriptedHost host([&](int fd) {
+      readLine(fd);
+      say(fd, bytes.substr(0, cut));
+    });
+    ReaderOptions options;
+    options.socketPath = host.path();
+    options.mayStartHost = false;
+    auto opened = CacheReader::open("http://h/f", {}, options);
+    CHECK(opened.ok() == (cut >= kHello.size() + kOpened.size()) || (!opened && opened.error().is(code::kHostUnavailable)));
+    if (!opened) continue;
+    char buffer[6];
+    auto count = (*opened)->read(50, buffer, sizeof buffer);
+    CHECK(count ? cut == bytes.size() && *count == 6 && std::string(buffer, 6) == "abcdef" : count.error().is(code::kHostUnavailable));
+  }
+}
+
 void locatedRanges() {
   char path[] = "/tmp/seekcache-located-XXXXXX";
   int fd = mkstemp(path);
@@ -419,6 +441,7 @@ int main() {
   cancelledRequests();
   lastWords();
   answersToReads();
+  hostsThatLeave();
   locatedRanges();
   readersOfRuns();
   filesOutOfReach();
