@@ -4,6 +4,7 @@
  */
 
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
@@ -14,7 +15,7 @@ import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 import { shortFilm } from './support/media.ts'
 import { startNginx } from './support/nginx.ts'
-import type { Finished } from './support/programs.ts'
+import { runCli, type Finished } from './support/programs.ts'
 import { seedOfRun } from './support/random.ts'
 import { buildSanitized, REPORT_CODE, runSanitized, type Sanitizer } from './support/sanitized.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -29,8 +30,8 @@ const CORPUS_DIR = path.join(import.meta.dirname, 'fixtures', 'control')
 const SEED = seedOfRun()
 
 const PROGRAMS: Readonly<Record<Sanitizer, readonly string[]>> = {
-  address: ['client-test', 'client-hammer', 'protocol-fuzz', 'element-hammer', 'element-cancel'],
-  thread: ['client-test', 'client-hammer', 'element-hammer', 'element-cancel'],
+  address: ['client-test', 'client-hammer', 'client-read', 'protocol-fuzz', 'element-hammer', 'element-cancel', 'element-cycles', 'element-facts'],
+  thread: ['client-test', 'client-hammer', 'element-hammer', 'element-cancel', 'element-cycles', 'element-facts'],
 }
 
 function assertClean({ code, stdout, stderr }: Finished): void {
@@ -59,6 +60,15 @@ for (const sanitizer of ['address', 'thread'] as const) {
       })
     }
 
+    test('queries, borders and two sources; then openings, seeks and early stops', async () => {
+      const { mkv, mp4 } = (await shortFilm()).files
+      await using nginx = await startNginx(path.dirname(mkv.path))
+      await using host = await startHost()
+      const [uri, other] = [mkv.name, mp4.name].map((name) => `seekcache+${nginx.url(name)}`)
+      assertClean(await runSanitized(sanitizer, 'element-facts', [uri!, mkv.path, other!, mp4.path], host.clientEnv))
+      assertClean(await runSanitized(sanitizer, 'element-cycles', ['--seed', String(SEED), '--cycles', '60', uri!, mkv.path], host.clientEnv))
+    })
+
     test('flushes, seeks and NULL while a read waits', async () => {
       await using origin = await startFaultOrigin({
         content: patternContent(50_000_000),
@@ -69,6 +79,28 @@ for (const sanitizer of ['address', 'thread'] as const) {
     })
   })
 }
+
+test('a host that is killed twice in the midst of a film, under the address sanitizer', { skip: SKIP }, async () => {
+  buildSanitized('address', ['client-read'])
+  const content = patternContent(30_000_000)
+  await using origin = await startFaultOrigin({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 4_000_000 }) })
+  await using host = await startHost()
+  const reading = runSanitized('address', 'client-read', [origin.url('film.bin')], host.clientEnv)
+  await origin.when('the first third', () => origin.bodyBytesSent > 10_000_000)
+  await host.kill9()
+  // The client has started a host of its own by now or soon; that one is killed as well.
+  await origin.when('the second third', () => origin.bodyBytesSent > 20_000_000)
+  const { pid } = JSON.parse(await readFile(path.join(host.cacheDir, 'host.json'), 'utf8')) as { pid: number }
+  assert.notEqual(pid, host.pid)
+  process.kill(pid, 'SIGKILL')
+  origin.setScript(undefined)
+  const ran = await reading
+  const stopped = await runCli(['stop'], host.clientEnv)
+  assertClean(ran)
+  assert.equal(ran.sha256, createHash('sha256').update(content.read(0, content.sizeBytes)).digest('hex'))
+  assert.match(ran.stderr, /"reconnects":[2-9]/)
+  assert.equal(stopped.code, 0, 'the last host had been started by the client')
+})
 
 test('100 000 mutations of what hosts say, under the address sanitizer', { skip: SKIP }, async () => {
   buildSanitized('address', ['protocol-fuzz'])

@@ -61,8 +61,8 @@ export async function runCli(args: readonly string[], env: Env = {}): Promise<Fi
 }
 
 /** One of the programs in `test/native`. */
-export async function runNative(name: string, args: readonly string[], env: Env = {}): Promise<Finished> {
-  return await runProgram([path.join(RELEASE_DIR, name), ...args], env)
+export async function runNative(name: string, args: readonly string[], env: Env = {}, limitMs?: number): Promise<Finished> {
+  return await runProgram([path.join(RELEASE_DIR, name), ...args], env, limitMs)
 }
 
 export interface PlayerEvent {
