@@ -128,7 +128,7 @@ test('a senseless answer is asked for twice more, and no failure says anything o
   assert.ok(!isRetryable(of('ERR_SEEKCACHE_ORIGIN_NOT_MEDIA')), 'a login page stays one')
   assert.ok(saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_NOT_MEDIA')))
   assert.ok(saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_STATUS', 503, 3_600_000)), 'however long it wants to be left alone')
-  for (const status of [429, 500, 502, 503, 504, 507]) assert.ok(saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_STATUS', status)))
+  for (const status of [204, 302, 429, 500, 502, 503, 504, 507]) assert.ok(saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_STATUS', status)))
   for (const status of [401, 403, 404, 410, 412, 416]) assert.ok(!saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_STATUS', status)))
   assert.ok(!saysNothingOfFile(of('ERR_SEEKCACHE_ORIGIN_CHANGED')))
 })

@@ -50,7 +50,8 @@ export function saysNothingOfFile(error: unknown): boolean {
   if (!(error instanceof SeekCacheError)) return false
   const { code } = error
   if (code === 'ERR_SEEKCACHE_ORIGIN_UNREACHABLE' || code === 'ERR_SEEKCACHE_TIMEOUT' || code === 'ERR_SEEKCACHE_ORIGIN_NOT_MEDIA') return true
-  return isRefusal(error) || isLater(error) || (error.httpStatus ?? 0) >= 500
+  const { httpStatus = 400 } = error
+  return isRefusal(error) || isLater(error) || httpStatus < 400 || httpStatus >= 500
 }
 
 /**

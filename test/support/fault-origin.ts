@@ -54,6 +54,8 @@ export interface FaultOrigin extends AsyncDisposable {
   when(what: string, condition: (origin: FaultOrigin) => boolean): Promise<void>
   /** Waits until no request is running. */
   idle(): Promise<void>
+  /** Breaks every connection, as a server does with idle ones. */
+  dropConnections(): void
   /** Stops listening and breaks every connection, as a server that goes down; `listen` brings it back on its port. */
   goDown(): Promise<void>
   listen(): Promise<void>
@@ -164,6 +166,10 @@ class Origin implements FaultOrigin {
     if (address === null || typeof address === 'string') throw new Error('the origin has no port')
     this.#port = address.port
     this.#server = server
+  }
+
+  dropConnections(): void {
+    for (const socket of this.#sockets) socket.destroy()
   }
 
   async goDown(): Promise<void> {
