@@ -130,6 +130,12 @@
           'sources': [ 'test/native/element-hammer.cc' ],
         },
         {
+          'target_name': 'element-reads',
+          'type': 'executable',
+          'dependencies': [ 'seekcache_element' ],
+          'sources': [ 'test/native/element-reads.cc' ],
+        },
+        {
           'target_name': 'element-cancel',
           'type': 'executable',
           'dependencies': [ 'seekcache_element' ],

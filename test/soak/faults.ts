@@ -1,0 +1,9 @@
+/** The fault matrix, every cell of it. */
+
+import { runFaultMatrix } from '../support/fault-matrix.ts'
+
+export default async function faults(): Promise<string> {
+  const { cells, faults: kinds, byFace, byOutcome, problems } = await runFaultMatrix()
+  if (problems.length > 0) throw new Error(`${problems.length} of ${cells} cells:\n${problems.join('\n')}`)
+  return `${cells} cells of ${kinds} faults, none wrong: ${JSON.stringify(byFace)}, ${JSON.stringify(byOutcome)}`
+}
