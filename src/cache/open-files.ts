@@ -18,6 +18,7 @@ interface OpenFile {
 
 export class OpenFiles {
   readonly #files = new Map<string, OpenFile>()
+  #isClosed = false
 
   /** Makes a new file that nobody has written to before; fails if the name exists. */
   async create(path: string): Promise<void> {
@@ -65,7 +66,9 @@ export class OpenFiles {
     if (file.users === 0) await closeQuietly(file)
   }
 
+  /** A read that comes later still opens its file, and closes it at once. */
   async close(): Promise<void> {
+    this.#isClosed = true
     await Promise.all([...this.#files.keys()].map((path) => this.forget(path)))
   }
 
@@ -82,6 +85,7 @@ export class OpenFiles {
       throw error
     } finally {
       file.users--
+      if (this.#isClosed) this.#files.delete(path)
       if (file.users === 0 && this.#files.get(path) !== file) void closeQuietly(file)
     }
   }
