@@ -19,12 +19,16 @@ import { checkSocketPath, ControlServer } from './control/server.ts'
 import { MediaLibrary } from './media.ts'
 import { renewByCommand } from './origin/renew-command.ts'
 import { Renewals } from './origin/renewals.ts'
+import { OriginMemory } from './origin/origin-memory.ts'
 import { Transport } from './origin/transport.ts'
 import { Proxy } from './proxy/server.ts'
 import { ProxyUrls } from './proxy/urls.ts'
 import type { ScheduleLimits } from './schedule/scheduler.ts'
 import { Telemetry, type Logger } from './telemetry.ts'
 import { VERSION } from './version.ts'
+
+/** What was learned of origins is kept so often, for a host that crashes. */
+const REMEMBER_MS = 60_000
 
 /** What stands in `host.json`. */
 export interface HostState {
@@ -39,6 +43,8 @@ export class Host {
   readonly options: HostOptions
   readonly #store: Store
   readonly #transport: Transport
+  readonly #memory: OriginMemory
+  readonly #memoryTimer: NodeJS.Timeout
   readonly #library: MediaLibrary
   readonly #telemetry: Telemetry
   readonly #urls: ProxyUrls
@@ -91,7 +97,9 @@ export class Host {
     this.stopped = new Promise((resolve) => (this.#resolveStopped = resolve))
     this.#urls = new ProxyUrls(token)
     const renewals = new Renewals(telemetry, options.renewCommand === undefined ? undefined : renewByCommand(options.renewCommand))
-    this.#transport = new Transport({ maxConnectionsPerOrigin: options.connectionsPerOrigin })
+    this.#memory = new OriginMemory(store.salt, store.origins, Date.now())
+    this.#transport = new Transport({ maxConnectionsPerOrigin: options.connectionsPerOrigin, memory: this.#memory })
+    this.#memoryTimer = setInterval(() => void this.#remember(), REMEMBER_MS).unref()
     this.#library = new MediaLibrary({
       store,
       transport: this.#transport,
@@ -159,9 +167,17 @@ export class Host {
     await this.#control.close().catch(() => undefined)
     await this.#proxy.close().catch(() => undefined)
     await this.#library.close()
+    clearInterval(this.#memoryTimer)
+    await this.#remember()
     await this.#transport.close()
     await this.#store.close()
     this.#resolveStopped()
+  }
+
+  /** What was learned of origins is found again by the next host. */
+  async #remember(): Promise<void> {
+    this.#transport.remember(Date.now())
+    if (this.#memory.records.length > 0) await this.#store.putOrigins(this.#memory.records)
   }
 
   #onActivity(delta: 1 | -1 | 0): void {

@@ -86,6 +86,15 @@ export class IndexDb {
     return salt
   }
 
+  /** What was learned of origins, as it was put; its reader checks it. */
+  get origins(): unknown {
+    return this.#read((tables) => tables.root.get('origins'))
+  }
+
+  async putOrigins(records: readonly object[]): Promise<void> {
+    await this.#transact(() => void this.#tables.root.put('origins', records))
+  }
+
   resource(key: string): ResourceRecord | undefined {
     const stored = this.#read((tables) => tables.resources.get(key))
     return stored === undefined ? undefined : openResource(key, stored)

@@ -197,6 +197,19 @@ export class Store {
     this.#lock.release()
   }
 
+  /** What was learned of origins: not the store's business, but to be found again. */
+  get origins(): unknown {
+    try {
+      return this.#index.origins
+    } catch {
+      return undefined // a damaged record; it is learned again
+    }
+  }
+
+  async putOrigins(records: readonly object[]): Promise<void> {
+    await this.#index.putOrigins(records).catch(() => {}) // with a failing disk it is learned again
+  }
+
   get stats(): StoreStats {
     return {
       usedBytes: this.#room.usedBytes,

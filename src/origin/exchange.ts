@@ -44,6 +44,8 @@ export interface Carrier {
   /** Whether one connection carries them all: more requests do not bring more of TCP's windows, and a cancelled one costs none. */
   readonly isMultiplexed: boolean
   readonly openCount: number
+  /** When a TLS handshake chose HTTP/1.1 where HTTP/2 was offered; 0 if none did. */
+  readonly chose1AtMs: number
   destroy(): Promise<void>
 }
 

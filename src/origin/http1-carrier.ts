@@ -17,6 +17,7 @@ const READINESS_ORDER = { connected: 2, connecting: 1, none: 0 } as const
 export class Http1Carrier implements Carrier {
   readonly maxRequests = Number.POSITIVE_INFINITY
   readonly isMultiplexed = false
+  readonly chose1AtMs = 0
   readonly #url: URL
   readonly #connect: Connector
   readonly #events: CarrierEvents

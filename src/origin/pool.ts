@@ -5,11 +5,12 @@
  * waits here where the origin takes no more, and schedules make room for it.
  */
 
-import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, UNLIMITED, type Allowance } from './allowance.ts'
+import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, type Allowance } from './allowance.ts'
 import { field, statusError, type ResponseHead } from './admission.ts'
 import { parseRetryAfterMs } from '../bytes/http-range.ts'
 import type { SeekCacheError } from '../errors.ts'
 import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest } from './exchange.ts'
+import { allowanceOf, type OriginFacts } from './origin-memory.ts'
 import { PathEstimate } from './path-estimate.ts'
 import { MAX_RETRY_AFTER_MS } from './retry.ts'
 import { shareOut, type Claim, type Need, type Share } from './shares.ts'
@@ -47,20 +48,29 @@ interface Queued {
 
 export class OriginPool {
   /** What was learned of the way to it. */
-  readonly path = new PathEstimate()
+  readonly path: PathEstimate
   readonly #carrier: Carrier
   readonly #maxRequests: number
   readonly #claimants = new Set<Claimant>()
   readonly #watchers = new Set<() => void>()
   readonly #queue: Queued[] = []
-  #allowance: Allowance = UNLIMITED
+  #allowance: Allowance
   #inFlight = 0
   #pauseTimer: NodeJS.Timeout | undefined
   #isClosed = false
 
-  constructor(carrierWith: (events: CarrierEvents) => Carrier, maxRequests: number) {
+  /** @param known what an earlier run has learned */
+  constructor(carrierWith: (events: CarrierEvents) => Carrier, maxRequests: number, known?: OriginFacts) {
+    this.path = new PathEstimate(known?.path)
+    this.#allowance = allowanceOf(known)
     this.#carrier = carrierWith(this.#events)
     this.#maxRequests = maxRequests
+  }
+
+  /** What is worth keeping for the next run. */
+  get facts(): OriginFacts {
+    const { learnedLimit, learnedAtMs, probeIntervalMs } = this.#allowance
+    return { path: this.path.facts, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs: this.#carrier.chose1AtMs }
   }
 
   // ---- who may send how many

@@ -27,6 +27,8 @@ const MISSPOKEN = new Set([
 ])
 /** One such failure may be an accident, unless the session never carried anything; so many in a row are none. */
 const MAX_DOUBTS = 3
+/** An origin that chose HTTP/1.1 is offered HTTP/2 again in a run after so long. */
+const CHOICE_HOLDS_MS = 7 * 24 * 3600_000
 /** A request that the origin has not begun with is sent again so often, without a word to whoever waits. */
 const MAX_RESENDS = 3
 
@@ -48,13 +50,23 @@ export class SecureCarrier implements Carrier {
   #doubts = 0
   #isHttp2Only = false
   #warmLimit = 0
+  #chose1AtMs = 0
   #hasCarried = false
   #isDestroyed = false
 
-  constructor(url: URL, connectors: Connectors, events: CarrierEvents) {
+  /** @param chose1AtMs when the origin chose HTTP/1.1 in an earlier run: then its connections are all made at once */
+  constructor(url: URL, connectors: Connectors, events: CarrierEvents, chose1AtMs = 0) {
     this.#url = url
     this.#connectors = connectors
     this.#events = events
+    if (chose1AtMs < Date.now() - CHOICE_HOLDS_MS) return
+    this.#chose1AtMs = chose1AtMs
+    this.#fallBack()
+  }
+
+  /** When it chose HTTP/1.1 where HTTP/2 was offered; 0 if it did not. */
+  get chose1AtMs(): number {
+    return this.#chose1AtMs
   }
 
   get isMultiplexed(): boolean {
@@ -151,6 +163,7 @@ export class SecureCarrier implements Carrier {
 
   #onConnect(socket: Socket): void {
     if ((socket as Socket & { readonly alpnProtocol?: string | false | null }).alpnProtocol !== 'h2') {
+      this.#chose1AtMs = Date.now()
       this.#fallBack().adopt(socket)
       this.#http1?.warm(this.#warmLimit)
       return

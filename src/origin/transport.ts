@@ -5,6 +5,7 @@ import { buildConnector } from 'undici'
 import type { Connector } from './connection.ts'
 import type { Carrier, CarrierEvents } from './exchange.ts'
 import { Http1Carrier } from './http1-carrier.ts'
+import type { OriginMemory } from './origin-memory.ts'
 import { OriginPool } from './pool.ts'
 import { SecureCarrier, type Connectors } from './secure-carrier.ts'
 
@@ -14,6 +15,8 @@ const CONNECT_TIMEOUT_MS = 10_000
 export interface TransportOptions {
   /** Requests at the same time, of all resources of an origin together. */
   readonly maxConnectionsPerOrigin: number
+  /** What earlier runs have learned, and where `remember` puts what this one has. */
+  readonly memory?: OriginMemory
   /** Certificates to trust in place of the usual ones. */
   readonly ca?: string
 }
@@ -36,12 +39,18 @@ export class Transport {
     let pool = this.#pools.get(origin)
     if (pool === undefined) {
       const url = new URL(origin)
+      const known = this.#options.memory?.factsOf(origin)
       const carrierWith = (events: CarrierEvents): Carrier =>
-        url.protocol === 'https:' ? new SecureCarrier(url, this.#connectors, events) : new Http1Carrier(url, this.#connectors.http1, events)
-      pool = new OriginPool(carrierWith, this.#options.maxConnectionsPerOrigin)
+        url.protocol === 'https:' ? new SecureCarrier(url, this.#connectors, events, known?.chose1AtMs) : new Http1Carrier(url, this.#connectors.http1, events)
+      pool = new OriginPool(carrierWith, this.#options.maxConnectionsPerOrigin, known)
       this.#pools.set(origin, pool)
     }
     return pool
+  }
+
+  /** Puts what was learned in this run into the memory. */
+  remember(nowMs: number): void {
+    for (const [origin, pool] of this.#pools) this.#options.memory?.keep(origin, pool.facts, nowMs)
   }
 
   async close(): Promise<void> {
