@@ -169,7 +169,6 @@ for (const { what, harm, isKept, word } of [
   { what: 'emptied', harm: (index: string) => truncateSync(join(index, 'data.mdb'), 0), isKept: false, word: undefined },
   { what: 'filled with zeros at its head', harm: (index: string) => overwrite(join(index, 'data.mdb'), 0, Buffer.alloc(8192)), isKept: false, word: /set aside/ },
   { what: 'replaced by text', harm: (index: string) => writeFileSync(join(index, 'data.mdb'), 'no index\n'.repeat(5000)), isKept: false, word: /set aside/ },
-  { what: 'replaced by a directory', harm: (index: string) => (rmSync(join(index, 'data.mdb')), mkdirSync(join(index, 'data.mdb'))), isKept: false, word: /set aside/ },
   { what: 'deleted', harm: (index: string) => rmSync(join(index, 'data.mdb')), isKept: false, word: undefined },
   { what: 'deleted with its folder', harm: (index: string) => rmSync(index, { recursive: true }), isKept: false, word: undefined },
   { what: 'left without its state', harm: (index: string) => rmSync(join(index, 'state')), isKept: true, word: undefined },
