@@ -398,7 +398,7 @@ void readersOfRuns() {
 // A client that cannot read the files, whatever the host repairs, asks for the bytes; a host that sends none is an error.
 void filesOutOfReach() {
   const std::string extent =
-      ",\"type\":\"extent\",\"path\":\"/nonexistent/extent\",\"fileOffset\":0,\"start\":0,\"end\":100}\n";
+      ",\"type\":\"extent\",\"path\":\"/nonexistent/extents/0123456789abcdef/0-0123456789abcdef\",\"fileOffset\":0,\"start\":0,\"end\":100}\n";
   for (bool hostSendsData : {true, false}) {
     int asked = 0;
     ScriptedHost host([&](int fd) {
