@@ -51,9 +51,14 @@ export async function probe(parts: ProbeParts, signal: AbortSignal): Promise<voi
       onHead: (admitted, head) => {
         leads.delete(lead)
         for (const other of leads) other.cancel()
-        const adopt = parts.onAnswer(lead, admitted, head)
-        for (const piece of beside) if (adopt === undefined || !piece.join(admitted, adopt)) piece.cancel()
-        resolve()
+        try {
+          const adopt = parts.onAnswer(lead, admitted, head)
+          for (const piece of beside) if (adopt === undefined || !piece.join(admitted, adopt)) piece.cancel()
+          resolve()
+        } catch (error) {
+          reject(error as Error) // whoever has adopted the fetch hears of its end: we do not
+          throw error
+        }
       },
       onBytes: () => {},
       onEnd: (_, error) => {

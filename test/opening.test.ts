@@ -4,7 +4,7 @@ import { test } from 'node:test'
 
 import { connect } from 'seekcache'
 import { patternContent } from './support/content.ts'
-import { type FaultOrigin, startFaultOrigin, type Script } from './support/fault-origin.ts'
+import { type FaultOrigin, type RequestRecord, startFaultOrigin, type Script } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 
 const CONTENT = patternContent(3_000_000)
@@ -44,6 +44,19 @@ test('the head of a film is asked for at once where the origin is known, before 
   } finally {
     clearInterval(interval)
   }
+  assert.deepEqual(firstPieces(origin, 'second'), [0, 1, 2, 3, 4].map((i) => i * PIECE_BYTES), 'each once')
+})
+
+test('pieces that are there before the probe has answered wait for it', async () => {
+  const script = at('second', ({ range }) => (range?.start === 0 ? { kind: 'head-held' } : undefined))
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost()
+  await readHead(origin, host, 'first.mkv')
+  const reading = readHead(origin, host, 'second.mkv')
+  const isThere = (request: RequestRecord): boolean => request.target.includes('second') && request.outcome === 'complete'
+  await origin.when('the pieces beside the probe are there', ({ requests }) => requests.filter(isThere).length >= PIECES - 1)
+  origin.release()
+  assert.ok((await reading).equals(CONTENT.read(0, 200_000)))
   assert.deepEqual(firstPieces(origin, 'second'), [0, 1, 2, 3, 4].map((i) => i * PIECE_BYTES), 'each once')
 })
 

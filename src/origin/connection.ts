@@ -128,7 +128,10 @@ export class Connection {
       },
       resume: () => {
         isPaused = false
-        controller?.resume()
+        // Not in this turn: another connection's bytes may be being parsed in it, and undici parses one connection at a time.
+        queueMicrotask(() => {
+          if (!isPaused && !isCancelled) controller?.resume()
+        })
       },
     }
   }

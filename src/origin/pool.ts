@@ -42,6 +42,7 @@ export class Claimant implements Claim {
 const MAX_QUEUED_MS = 2_000
 
 interface Queued {
+  readonly claimant: Claimant
   start(): void
   timer: NodeJS.Timeout | undefined
 }
@@ -94,7 +95,7 @@ export class OriginPool {
     const others = [...this.#claimants].filter((other) => other !== claimant)
     const mine: Claim = claimant.need === 'none' ? { ...claimant, need: 'ahead' } : claimant
     const claimed = [mine, ...others].reduce((sum, { inFlight }) => sum + inFlight, 0)
-    return shareOut(this.#limit, [mine, ...others], this.#inFlight - claimed, this.#queue.length)[0]!
+    return shareOut(this.#limit, [mine, ...others], this.#inFlight - claimed, this.#queue.filter(isUnplanned).length)[0]!
   }
 
   /** Says what a resource needs; the others hear of it where that changes their shares. */
@@ -116,6 +117,7 @@ export class OriginPool {
   send(request: OutgoingRequest, claimant: Claimant, observer: ExchangeObserver): Exchange {
     const exchange = new DeferredExchange()
     const queued: Queued = {
+      claimant,
       timer: undefined,
       start: () => {
         this.#unqueue(queued)
@@ -218,7 +220,7 @@ export class OriginPool {
 
   /** There may be room for more. */
   #goOn(): void {
-    while (this.#queue.length > 0 && this.#pauseMs === 0 && this.#inFlight < this.#limit) this.#queue[0]!.start()
+    while (this.#queue.length > 0 && this.#pauseMs === 0 && this.#inFlight < this.#limit) (this.#queue.find(isUnplanned) ?? this.#queue[0]!).start()
     this.#tell()
   }
 
@@ -255,4 +257,9 @@ export class OriginPool {
     for (const queued of [...this.#queue]) this.#unqueue(queued)
     await this.#carrier.destroy()
   }
+}
+
+/** What no schedule has planned has to be made room for; what one has, waits for its own others to end. */
+function isUnplanned({ claimant }: Queued): boolean {
+  return claimant.need === 'none'
 }

@@ -112,6 +112,7 @@ export function plan(state: PlanState): Action[] {
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && readahead >= limits.maxReadahead) break
+    if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections > 0) break
     if (free <= 0) {
       const victim = victimFor(piece, running, limits)
