@@ -42,6 +42,7 @@ export interface ServeFlags {
 
 /** A background host's log is started anew beyond this. */
 const MAX_LOG_BYTES = 8 * 1024 * 1024
+const LEAVING_MS = 1_000
 /** How long a second host waits for the first one to listen. */
 const OTHER_HOST_DEADLINE_MS = 10_000
 
@@ -163,6 +164,8 @@ async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   await host.stopped
+  // Everything is closed; a connection to an origin that was just being made must not keep the process.
+  setTimeout(() => process.exit(EXIT.ok), LEAVING_MS).unref()
   if (flags.json === true) process.stdout.write(`${JSON.stringify({ event: 'stopped' })}\n`)
   return EXIT.ok
 }
