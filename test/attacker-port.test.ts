@@ -228,11 +228,10 @@ test('no type of an origin becomes content that a browser runs', async () => {
     ['multipart/x-mixed-replace;boundary=x', false], ['message/rfc822', false], ['', false], ['video/', false],
     ['video/mp4', true], ['video/mp4; codecs="avc1.4d, mp4a"', true], ['audio/mpeg', true], ['video/x-matroska', true], ['application/ogg', true],
   ]
-  let type = ''
-  await using served = await serve({ script: () => ({ kind: 'header', name: 'Content-Type', value: type }) })
+  const typeOf = (target: string): string => types[Number(/film-(\d+)/.exec(target)?.[1])]?.[0] ?? ''
+  await using served = await serve({ script: ({ target }) => ({ kind: 'header', name: 'Content-Type', value: typeOf(target) }) })
   const { host, origin } = served
   for (const [index, [asked, isKept]] of types.entries()) {
-    type = asked
     const { pathname } = new URL(host.proxyUrl(origin.url(`film-${index}.html`)))
     const answer = await ask(served, pathname, ['Range: bytes=0-9'])
     const told = /^content-type: (.*)\r$/im.exec(answer)?.[1]
