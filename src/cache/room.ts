@@ -29,6 +29,8 @@ export class Room {
   #evictedBytes = 0
   /** Written since the free disk was last asked for; at first it was never. */
   #uncheckedBytes = RESERVE_CHECK_BYTES
+  /** Being written: the disk does not tell of them yet. */
+  #pendingBytes = 0
   #eviction: Promise<void> | undefined
 
   constructor(parts: RoomParts) {
@@ -57,20 +59,31 @@ export class Room {
     return true
   }
 
-  /** Before so many bytes are written. @throws ENOSPC where the reserve cannot be kept */
-  async keepReserve(lengthBytes: number): Promise<void> {
+  /** Writes so many bytes where the reserve can be kept. @throws ENOSPC where it cannot, and what `write` throws */
+  async keepingReserve(lengthBytes: number, write: () => Promise<void>): Promise<void> {
+    this.#pendingBytes += lengthBytes
+    try {
+      await this.#checkReserve(lengthBytes)
+      await write()
+    } finally {
+      this.#pendingBytes -= lengthBytes
+    }
+  }
+
+  async #checkReserve(lengthBytes: number): Promise<void> {
     this.#uncheckedBytes += lengthBytes
     if (this.#uncheckedBytes < RESERVE_CHECK_BYTES) return
     const { reserveFreeBytes } = this.#parts
     for (;;) {
-      const lackingBytes = reserveFreeBytes + RESERVE_CHECK_BYTES - (await this.#freeBytes())
+      const freeBytes = await this.#freeBytes()
+      const lackingBytes = reserveFreeBytes + RESERVE_CHECK_BYTES + this.#pendingBytes - freeBytes
       if (reserveFreeBytes === 0 || lackingBytes <= 0) break
       if (this.#eviction !== undefined) await this.#eviction
       else if (!(await this.#evict(lackingBytes))) {
         throw Object.assign(new Error(`less than ${reserveFreeBytes} bytes are free on the disk`), { code: 'ENOSPC' })
       }
     }
-    this.#uncheckedBytes = lengthBytes
+    this.#uncheckedBytes = this.#pendingBytes
   }
 
   async #freeBytes(): Promise<number> {

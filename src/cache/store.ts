@@ -365,9 +365,10 @@ export class Store {
       const lengthBytes = chunks.filter((chunk) => !extent.isAllocated(chunk)).length * CHUNK_BYTES
       if (!(await this.#room.make(lengthBytes))) return 'refused'
       this.#account(extent, () => chunks.forEach((chunk) => extent.markAllocated(chunk)))
-      await this.#room.keepReserve(lengthBytes)
-      if (!extent.isFileCreated) await this.#createFile(extent)
-      await this.#files.write(extent.path, buffers, offset)
+      await this.#room.keepingReserve(lengthBytes, async () => {
+        if (!extent.isFileCreated) await this.#createFile(extent)
+        await this.#files.write(extent.path, buffers, offset)
+      })
       if (!this.#isCurrent(extent)) return 'gone' // its file was found gone meanwhile: the bytes went nowhere
       this.touch(extent)
       this.#disk.succeed('data')
@@ -510,8 +511,7 @@ export class Store {
     await this.#inIndex(this.#index.probe())
     const path = join(this.#layout.dir, 'probe')
     try {
-      await this.#room.keepReserve(RESERVE_CHECK_BYTES)
-      await writeFile(path, Buffer.alloc(CHUNK_BYTES), { mode: 0o600 })
+      await this.#room.keepingReserve(RESERVE_CHECK_BYTES, async () => await writeFile(path, Buffer.alloc(CHUNK_BYTES), { mode: 0o600 }))
       this.#disk.succeed('data')
     } catch (error) {
       this.#disk.fail('data', error as NodeJS.ErrnoException)
