@@ -19,12 +19,12 @@ const INITIAL_RTT_MS = 60
 const INITIAL_CONNECTIONS = 3
 
 /** A queue is short below, long above these: a share of the round trip and some milliseconds of noise. */
-const SHORT_QUEUE = { share: 0.15, ms: 3 }
-const LONG_QUEUE = { share: 0.35, ms: 5 }
+const SHORT_QUEUE = { share: 0.1, ms: 3 }
+const LONG_QUEUE = { share: 0.25, ms: 5 }
 /** Up to what fills any link it grows fast; beyond, by a part of that in each span, for its effect shows late. */
 const FAST_GROWTH = 1.5
-const FAST_ROUND_TRIPS = 2
-const SLOW_GROWTH_ROUND_TRIPS = 0.25
+const FAST_ROUND_TRIPS = 1.5
+const SLOW_GROWTH_ROUND_TRIPS = 0.15
 const SHRINKAGE = 0.7
 /** More asked for at a time brings no more: a request's own round trip is then less than a tenth of its time. */
 const MAX_ROUND_TRIPS_ASKED = 12

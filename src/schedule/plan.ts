@@ -113,7 +113,7 @@ export function plan(state: PlanState): Action[] {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && readahead >= limits.maxReadahead) break
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
-    if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections > 0) break
+    if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
     if (free <= 0) {
       const victim = victimFor(piece, running, limits)
       if (victim === undefined) break

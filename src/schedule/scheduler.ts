@@ -275,7 +275,7 @@ export class Scheduler {
   /**
    * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
    * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a connection still has to
-   * bring is on its way already when it is no more than its share of what is under way.
+   * bring is on its way already when it is less than its share of what is under way.
    */
   #planLimits(): PlanLimits {
     const { path, connections: now } = this.#parts.source
@@ -292,7 +292,7 @@ export class Scheduler {
       connectingConnections: now.connectingCount,
       isMultiplexed,
       bandwidthDelayBytes,
-      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / maxReadahead), MAX_DRAIN_BYTES),
+      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / (2 * maxReadahead)), MAX_DRAIN_BYTES),
     }
   }
 
