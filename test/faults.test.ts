@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { FAULT_CASES } from './support/fault-cases.ts'
 import { runFaultMatrix } from './support/fault-matrix.ts'
 
-const SEED = Number(process.env.SEEKCACHE_TEST_SEED ?? Math.floor(Math.random() * 3))
+const SEED = Number(process.env.SEEKCACHE_TEST_SEED ?? 1)
 
 /** `all`, or a part of the name of a fault: all of its cells. */
 const WANTED = process.env.SEEKCACHE_TEST_FAULTS
@@ -15,7 +15,7 @@ test('each fault at each place, cold, warm and after a restart, through proxy, A
   const startedMs = performance.now()
   const result = await runFaultMatrix(({ fault, face, index }) => {
     if (WANTED !== undefined) return WANTED === 'all' || fault.name.includes(WANTED)
-    return face !== 'element' || Math.floor(index / 3) % 3 === SEED % 3 // a third of the element's by chance; all of them are for the soak
+    return face !== 'element' || Math.floor(index / 3) % 3 === SEED % 3 // a third of the element's; all of them are for the soak
   })
   const { cells, byFace, byOutcome, faults, problems } = result
   console.log(`fault matrix: ${cells} cells in ${((performance.now() - startedMs) / 1000).toFixed(1)} s, seed ${SEED}, ${faults} faults, ${JSON.stringify(byFace)}, ${JSON.stringify(byOutcome)}`)
