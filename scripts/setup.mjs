@@ -34,6 +34,7 @@ const TEST_NEEDS = [
   { program: 'nginx', apt: 'nginx-light', brew: 'nginx' },
   { program: 'mpv', apt: 'mpv', brew: 'mpv' },
   { program: 'curl', apt: 'curl', brew: 'curl' },
+  { program: 'openssl', apt: 'openssl', brew: 'openssl' },
 ]
 
 /** What the build is made from, in the package's root. */
