@@ -250,7 +250,7 @@ export class Generation {
       const inMemory = this.#readMemory(position, maxBytes)
       if (inMemory !== undefined) return inMemory
       const found = await this.#checkedFileRun(position, maxBytes)
-      if (found === 'gone') return undefined
+      if (found === 'gone') return this.#correct(position)
       if (found === 'lost') continue
       const wanted = Math.min(found.end - position, maxBytes, target?.length ?? maxBytes)
       const buffer = target?.subarray(0, wanted) ?? Buffer.allocUnsafeSlow(wanted)
@@ -284,7 +284,7 @@ export class Generation {
       }
       if (this.#partials.has(index)) return await this.#locatePartial(index, position)
       const found = await this.#checkedFileRun(position, EXTENT_BYTES)
-      if (found === 'gone') return undefined
+      if (found === 'gone') return this.#correct(position)
       if (found === 'lost') continue
       return fileLocation(found.extent, found.start, found.end)
     }
@@ -370,6 +370,18 @@ export class Generation {
     this.present.subtract(start, end)
     this.arrived.subtract(start, end)
     this.#store.reportLost(extent, { start, end })
+    this.onLost()
+  }
+
+  /** A byte is not there: whatever was believed of its chunk is set right, or who reads it would be told for ever that it has arrived. */
+  #correct(position: number): undefined {
+    if (!this.arrived.has(position)) return
+    const index = chunkIndexAt(position)
+    const { start, end } = chunkRange(index, this.sizeBytes)
+    if (this.#residents.has(index)) return // it came meanwhile
+    this.present.subtract(start, end)
+    this.arrived.subtract(start, end)
+    for (const part of this.#partials.get(index)?.received ?? []) this.arrived.add(start + part.start, start + part.end)
     this.onLost()
   }
 

@@ -170,8 +170,8 @@ export class Scheduler {
    * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead
    */
   async arrival(reader: Reader, position: number, options: WaitOptions): Promise<void> {
+    if (this.#isClosed) throw cancelled('the read') // also of what has arrived: what is closed is told of no loss any more
     if (this.generation.arrived.has(position)) return
-    if (this.#isClosed) throw cancelled('the read')
     if (this.#superseded !== undefined) throw this.#superseded
     options.signal?.throwIfAborted()
     this.#failure = undefined
