@@ -45,6 +45,22 @@ test('pieces in any order and overlap make whole chunks; the first arrival count
   await store.close()
 })
 
+test('who reads on after a resource was closed and removed learns that its bytes are gone, not that they have arrived', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(2 * CHUNK_BYTES)
+  const store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await generation.settle()
+  await store.releaseGeneration(generation)
+  await store.removeResource(generation.id)
+  assert.equal(await generation.read(0, 10), undefined)
+  assert.ok(!generation.arrived.has(0))
+  assert.equal(await generation.locate(CHUNK_BYTES), undefined)
+  assert.ok(!generation.arrived.has(CHUNK_BYTES))
+  await store.close()
+})
+
 test('bytes of an incomplete chunk are read as they arrive, in memory and by place', async () => {
   await using dir = await tempDir()
   const content = patternContent(EXTENT_BYTES)
