@@ -15,7 +15,7 @@ setUp({ forTests: true })
 const filters = process.argv.slice(2).filter((argument) => !argument.startsWith('-'))
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith('-'))
 
-if (node('node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json') !== 0) process.exit(1)
+node('node_modules/typescript/bin/tsc', '-p', 'tsconfig.test.json')
 
 const files = readdirSync(path.join(ROOT, 'test'), { recursive: true })
   .filter((file) => file.endsWith('.test.ts'))
@@ -26,21 +26,12 @@ if (files.length === 0) {
   process.stderr.write(`no test file matches ${filters.join(' ') || 'test/**/*.test.ts'}\n`)
   process.exit(1)
 }
-// Campaigns keep one core busy each: two at a time. The others start players and servers of their own, and two of those
-// would only slow each other on two cores.
-const CAMPAIGNS = ['crash-power', 'faults', 'fuzz', 'model', 'sanitize', 'simulation'].map((name) => path.join('test', `${name}.test.ts`))
-const run = ['--test', '--test-reporter=spec', `--test-timeout=${TIMEOUT_MS}`]
-const statuses = [
-  runTests(files.filter((file) => CAMPAIGNS.includes(file)), 2),
-  runTests(files.filter((file) => !CAMPAIGNS.includes(file)), availableParallelism() >= 4 ? 2 : 1),
-]
-process.exit(Math.max(...statuses))
+// The tests start players and servers of their own: two files at a time would only slow each other on two cores.
+const concurrency = availableParallelism() >= 4 ? 2 : 1
+const run = ['--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`]
+node('--import', 'tsx', ...run, ...flags, ...files)
 
-function runTests(chosen, concurrency) {
-  return chosen.length === 0 ? 0 : node('--import', 'tsx', ...run, `--test-concurrency=${concurrency}`, ...flags, ...chosen)
-}
-
-/** @returns the exit code */
 function node(...args) {
-  return spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' }).status ?? 1
+  const { status } = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' })
+  if (status !== 0) process.exit(status ?? 1)
 }

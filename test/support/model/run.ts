@@ -45,7 +45,7 @@ type Door = (world: World, name: string) => Promise<Session>
 export async function runModel({ seed, reads }: ModelOptions): Promise<string> {
   await using origin = await startFaultOrigin({ content: patternContent(1), lastModified: undefined })
   await using folder = await tempDir()
-  const args = ['--max-size', String(BUDGET_BYTES), '--stall', '1', '--log-level', 'silent']
+  const args = ['--max-size', String(BUDGET_BYTES), '--stall', '1', '--revalidate', '15', '--log-level', 'silent']
   await using host = await startHost({ args })
   const world = new World(origin, randomOf(seed))
   const hostDoor = new HostDoor(host)
@@ -317,7 +317,7 @@ function libraryOn(store: Store, transport: Transport): MediaLibrary {
     telemetry,
     limits: { maxFetches: 8, initialWindowBytes: 256 * 1024, maxWindowBytes: MIB, stall: { firstByteMs: 5_000, betweenBytesMs: 1_000 } },
     userAgent: 'seekcache-model',
-    revalidateMs: 5_000,
+    revalidateMs: 15_000,
     fill: false,
     renewals: new Renewals(telemetry, undefined),
     keyRules: { ignoredParameters: [], sharesCredentials: false },

@@ -16,7 +16,7 @@ import type { Random } from '../random.ts'
 export const FILM_BYTES = 3_000_000
 const FILMS = 4
 /** Fetches that a fault has met may end so long after it. */
-const AFTERMATH_MS = 5_000
+const AFTERMATH_MS = 10_000
 
 const FAULTS: readonly ((random: Random) => Fault)[] = [
   (random) => ({ kind: 'body-truncated', afterBytes: random.below(20_000) }),
