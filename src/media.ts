@@ -5,9 +5,11 @@
 
 import type { Range } from './bytes/ranges.ts'
 import { cancelled, isCode, SeekCacheError } from './errors.ts'
+import { fillPersistently } from './filler.ts'
 import { Opener, type CachedMedia, type Media, type MediaParts } from './opening.ts'
 import { cacheKey, type KeyRules } from './origin/cache-key.ts'
 import { displayUrl, parseUrl, type ResourceSpec } from './resource-spec.ts'
+import { SYSTEM_CLOCK } from './schedule/clock.ts'
 import { orAborted, timeLimit } from './schedule/deadline.ts'
 import { fetchMissing } from './schedule/fill.ts'
 
@@ -111,9 +113,15 @@ export class MediaLibrary {
   #beginFill(opened: Opened): void {
     const { media } = opened
     if (!this.#parts.fill || media.record.sizeBytes > this.budgetBytes) return
+    const { log } = this.#parts.telemetry
     const { signal } = (opened.filler = new AbortController())
-    fetchMissing(media, signal).catch((error: Error) => {
-      if (!signal.aborted) this.#parts.telemetry.log.info({ resource: media.record.displayUrl }, `not fetched whole: ${error.message}`)
+    void fillPersistently({
+      fill: async () => await fetchMissing(media, signal),
+      arrivedBytes: () => media.generation.arrived.lengthBytes,
+      clock: SYSTEM_CLOCK,
+      signal,
+      onFailure: (error, waitMs) =>
+        log.info({ resource: media.record.displayUrl }, `not fetched whole yet: ${error.message}; next try in ${waitMs / 1000} s`),
     })
   }
 
@@ -125,6 +133,7 @@ export class MediaLibrary {
 
   async #close(opened: Opened): Promise<void> {
     clearTimeout(opened.linger)
+    opened.filler?.abort(cancelled('the fill'))
     if (this.#open.get(opened.media.key) === opened) {
       this.#open.delete(opened.media.key)
       this.#parts.renewals.forget(opened.media.key)

@@ -8,12 +8,15 @@ import { get, type IncomingMessage } from 'node:http'
 import path from 'node:path'
 import { test } from 'node:test'
 
-import { connect, SeekCacheError } from 'seekcache'
+import { connect } from 'seekcache'
+import { SeekCacheError } from '../src/errors.ts'
+import { fillPersistently } from '../src/filler.ts'
 import { patternContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
+import { VirtualClock } from './support/simulation/virtual-clock.ts'
 
 const CONTENT = patternContent(60_000_000)
 const WINDOW_BYTES = 4 * 1024 * 1024
@@ -77,6 +80,62 @@ test('--fill fills for a session of the API, ends with it, and leaves alone what
   player.destroy()
   await assert.rejects(tooLarge.fetchAll(), { code: 'ERR_SEEKCACHE_CACHE_FULL' })
   assert.ok(origin.bodyBytesSent - before < 32 * 2 ** 20, 'it is not fetched to find out')
+})
+
+test('a fill that failed goes on by itself when the origin answers again', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'body-slow', bytesPerSecond: 4_000_000 }) })
+  await using host = await startHost({ args: ['--fill', '--log-level', 'info'] })
+  await using cache = await connectTo(host)
+  await cache.open(origin.url('film.mkv'))
+  await origin.when('the fill', () => origin.bodyBytesSent > 3_000_000)
+  let refusals = 0
+  origin.setScript(() => {
+    refusals++
+    return { kind: 'captive-portal' }
+  })
+  origin.dropConnections()
+  await origin.when('the end of the fill, and a second one', () => (host.stderr.match(/not fetched whole yet/g)?.length ?? 0) >= 2)
+  assert.ok(refusals < 100, `the waits grow: ${refusals} requests`)
+  const before = origin.bodyBytesSent
+  origin.setScript(undefined)
+  await origin.when('the rest', () => origin.bodyBytesSent - before > CONTENT.sizeBytes / 2)
+  await cache.stopHost()
+  await host.exited
+})
+
+test('a fill is tried again after waits that grow to a minute, short again after progress, and ends with its signal', async () => {
+  const clock = new VirtualClock()
+  const controller = new AbortController()
+  const unreachable = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', 'down')
+  const expired = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'gone', { httpStatus: 403 })
+  const failures = [...Array.from({ length: 9 }, () => unreachable), unreachable, unreachable, expired, unreachable, unreachable]
+  const waitsSeconds: number[] = []
+  let tries = 0
+  let arrivedBytes = 0
+  const ended = fillPersistently({
+    clock,
+    signal: controller.signal,
+    arrivedBytes: () => arrivedBytes,
+    onFailure: (_, waitMs) => waitsSeconds.push(waitMs / 1000),
+    fill: async () => {
+      const error = failures[tries++]
+      if (tries === 10) arrivedBytes += 1
+      if (error === undefined) controller.abort()
+      else throw error
+    },
+  })
+  await clock.run(() => {})
+  await ended
+  assert.deepEqual(waitsSeconds, [1, 2, 4, 8, 16, 32, 60, 60, 60, 1, 2, 60, 60, 60])
+  assert.equal(clock.nowMs(), 1000 * waitsSeconds.reduce((sum, wait) => sum + wait, 0))
+
+  for (const code of ['ERR_SEEKCACHE_ORIGIN_CHANGED', 'ERR_SEEKCACHE_CANCELLED'] as const) {
+    const once = { clock, arrivedBytes: () => 0, fill: () => Promise.reject(new SeekCacheError(code, 'over')), onFailure: () => assert.fail('it is tried again') }
+    await fillPersistently({ ...once, signal: new AbortController().signal })
+  }
+  const waiting = new AbortController()
+  const given = fillPersistently({ clock, signal: waiting.signal, arrivedBytes: () => 0, fill: () => Promise.reject(unreachable), onFailure: () => setImmediate(() => waiting.abort()) })
+  await within('a fill that is given up while it waits', given)
 })
 
 test('what a player reads comes before what is filled', async () => {

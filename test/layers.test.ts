@@ -17,10 +17,10 @@ const ROWS: readonly (readonly RegExp[])[] = [
   [/^session\.ts$/],
   [/^media\.ts$/],
   [/^opening\.ts$/],
-  [/^(probe|prefetch)\.ts$/],
+  [/^(probe|prefetch|filler)\.ts$/],
   [/^schedule\//],
   [/^origin\//, /^cache\//, /^proxy\//],
-  [/^bytes\//, /^control\/protocol\.ts$/, /^(deferred|errors|telemetry|config|version|resource-spec)\.ts$/],
+  [/^bytes\//, /^control\/(protocol|listing)\.ts$/, /^(deferred|errors|telemetry|config|version|resource-spec)\.ts$/],
 ]
 
 function rowOf(file: string): number {
