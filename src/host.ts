@@ -129,7 +129,7 @@ export class Host {
         telemetry,
         version: VERSION,
         status: () => this.#status(),
-        list: () => this.#list(),
+        list: (after) => this.#list(after),
         stop: () => void this.stop(),
       },
       onActivity,
@@ -214,15 +214,13 @@ export class Host {
     }
   }
 
-  #list(): ListEntry[] {
-    const entries: ListEntry[] = []
-    for (const [, record] of this.#store.resources()) {
+  *#list(after: string): Generator<[cursor: string, entry: ListEntry]> {
+    for (const [key, record] of this.#store.resources(after)) {
       let presentBytes = 0
       for (const range of this.#store.presentRanges(record.generation, record.sizeBytes)) presentBytes += range.end - range.start
       const { displayUrl: url, sizeBytes, contentType, lastUsedMs } = record
-      entries.push({ url, sizeBytes, presentBytes, contentType: contentType ?? null, lastUsedMs })
+      yield [key, { url, sizeBytes, presentBytes, contentType: contentType ?? null, lastUsedMs }]
     }
-    return entries.sort((a, b) => b.lastUsedMs - a.lastUsedMs)
   }
 }
 

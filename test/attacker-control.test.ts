@@ -186,22 +186,6 @@ test("another connection's sessions and requests cannot be named, readers and nu
   for (const { socket } of [victim, hostile]) socket.destroy()
 })
 
-test('a list that is longer than a message may be is answered with an error, and the connection lives', async () => {
-  const { ControlConnection } = await import('../src/control/connection.ts')
-  const { ControlClient } = await import('../src/client/control-client.ts')
-  const { Telemetry, createLogger } = await import('../src/telemetry.ts')
-  await using temp = await tempDir()
-  const entry = { url: `http://h/${'x'.repeat(2000)}`, sizeBytes: 1, presentBytes: 1, contentType: null, lastUsedMs: 0 }
-  const parts = { telemetry: new Telemetry(createLogger({ level: 'silent' })), version: '0', list: () => Array.from({ length: 1000 }, () => entry), status: () => ({}) }
-  const server = net.createServer((socket) => new ControlConnection(socket, parts as never))
-  await new Promise<void>((resolve) => server.listen(temp.file('s'), resolve))
-  const client = await ControlClient.connect(temp.file('s'))
-  await assert.rejects(client.request({ type: 'list' }, ['list']), { code: 'ERR_SEEKCACHE_USAGE' })
-  await client.request({ type: 'status' }, ['status'])
-  client.close()
-  server.close()
-})
-
 // ---- hostile hosts
 
 interface Trap {
@@ -215,7 +199,7 @@ const OPENED = {
 }
 const HOST_HELLO = '{"type":"hello","protocol":1,"version":"0.1.0","pid":1}\n'
 
-/** A host that opens whatever it is asked to, and answers each locate as told; undefined says nothing. */
+/** A host that opens whatever it is asked to, and answers each locate and list as told; undefined says nothing. */
 async function hostileHost(dir: string, answerTo: (id: number, socket: net.Socket) => string | undefined, greeting = HOST_HELLO): Promise<net.Server> {
   const server = net.createServer((socket) => {
     let text = ''
@@ -228,7 +212,7 @@ async function hostileHost(dir: string, answerTo: (id: number, socket: net.Socke
         if (type === 'hello') socket.write(greeting)
         else if (type === 'open') socket.write(`${JSON.stringify({ ...OPENED, id })}\n`)
         else if (type === 'map') socket.write(`{"id":${id},"type":"map","sizeBytes":1000,"present":[]}\n`)
-        else if (type === 'locate') {
+        else if (type === 'locate' || type === 'list') {
           const answer = answerTo(id, socket)
           if (answer !== undefined) socket.write(answer, 'latin1')
         }
@@ -372,6 +356,23 @@ test('a hostile host makes the native client and the element fail with a word: t
     assert.equal(code, 1, what)
     assert.match(stdout, /"event":"error"/, what)
   }
+  server.close()
+})
+
+test('a hostile host cannot keep the Node client listing for ever', async () => {
+  await using temp = await tempDir()
+  const trap = trapsIn(temp)
+  let page = {}
+  const server = await hostileHost(trap.dir, (id) => `${JSON.stringify({ id, type: 'list', ...page })}\n`)
+  const entries = [{ url: 'http://h/f', sizeBytes: 1, presentBytes: 1 }]
+  for (const hostile of [{ entries, next: 'same' }, { entries, next: '' }, { entries: [], next: 'b' }, { entries, next: 5 }, { entries, next: 'x'.repeat(65) }, { entries: [{}] }, {}]) {
+    page = hostile
+    await using cache = await connect({ cacheDir: trap.dir, socketPath: path.join(trap.dir, 'control.sock'), startHost: false })
+    await assert.rejects(within('a list', cache.list(), 30_000), { code: 'ERR_SEEKCACHE_PROTOCOL' }, JSON.stringify(hostile))
+  }
+  page = { entries }
+  await using cache = await connect({ cacheDir: trap.dir, socketPath: path.join(trap.dir, 'control.sock'), startHost: false })
+  assert.equal((await cache.list()).length, 1, 'an honest answer is taken')
   server.close()
 })
 

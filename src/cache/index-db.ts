@@ -100,8 +100,10 @@ export class IndexDb {
     return stored === undefined ? undefined : openResource(key, stored)
   }
 
-  *resources(): Generator<[string, ResourceRecord]> {
-    for (const { key, value } of this.#read((tables) => tables.resources.getRange()) ?? []) {
+  /** In the order of their keys, behind the one given. */
+  *resources(after = ''): Generator<[string, ResourceRecord]> {
+    const options = after === '' ? {} : { start: after, exclusiveStart: true }
+    for (const { key, value } of this.#read((tables) => tables.resources.getRange(options)) ?? []) {
       const record = openResource(key, value)
       if (record === undefined) this.#damagedRecords++
       else yield [key, record]

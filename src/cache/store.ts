@@ -229,9 +229,18 @@ export class Store {
     return this.#unsaved.get(key) ?? this.#index.resource(key)
   }
 
-  *resources(): Iterable<[string, ResourceRecord]> {
-    yield* this.#unsaved
-    for (const [key, record] of this.#index.resources()) if (!this.#unsaved.has(key)) yield [key, record]
+  /** In the order of their keys, behind the one given. */
+  *resources(after = ''): Iterable<[string, ResourceRecord]> {
+    const unsaved = new Map([...this.#unsaved].filter(([key]) => key > after).sort(([a], [b]) => (a < b ? -1 : 1)))
+    for (const [key, record] of this.#index.resources(after)) {
+      for (const [earlier, its] of unsaved) {
+        if (earlier > key) break
+        unsaved.delete(earlier)
+        yield [earlier, its]
+      }
+      if (!this.#unsaved.has(key)) yield [key, record]
+    }
+    yield* unsaved
   }
 
   /**

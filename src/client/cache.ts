@@ -5,7 +5,7 @@
 import { join } from 'node:path'
 
 import { defaultCacheDir, socketPathOf } from '../config.ts'
-import type { Header, ListEntry, Status } from '../control/protocol.ts'
+import { protocolError, type Header, type ListEntry, type ListPage, type Status } from '../control/protocol.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import { HEADER_NAME, HEADER_VALUE, parseUrl } from '../resource-spec.ts'
 import { ControlClient, type Renewer } from './control-client.ts'
@@ -121,8 +121,17 @@ export class Cache implements AsyncDisposable {
     return { sizeBytes: answer.sizeBytes ?? 0, present: answer.present.map(([start, end]) => [start, end]) }
   }
 
+  /** What is cached, the last used first. */
   async list(): Promise<readonly ListEntry[]> {
-    return (await (await this.client()).request({ type: 'list' }, ['list'])).answer.entries
+    const client = await this.client()
+    const all: ListEntry[] = []
+    for (let after: string | undefined = ''; after !== undefined; ) {
+      const { entries, next }: ListPage = (await client.request({ type: 'list', after }, ['list'])).answer
+      if (next !== undefined && (next <= after || entries.length === 0)) throw protocolError('the host lists the same again and again')
+      all.push(...entries)
+      after = next
+    }
+    return all.sort((a, b) => b.lastUsedMs - a.lastUsedMs)
   }
 
   async status(): Promise<Status> {

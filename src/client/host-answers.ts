@@ -31,7 +31,7 @@ const ANSWERS: Readonly<Record<string, v.GenericSchema>> = {
   map: v.object({ id, sizeBytes: v.nullable(position), present: v.array(range) }),
   url: v.object({ id, proxyUrl: v.string() }),
   progress: v.object({ id, presentBytes: position, sizeBytes: position }),
-  list: v.object({ id, entries: v.array(v.object({ url: v.string(), sizeBytes: position, presentBytes: position })) }),
+  list: v.object({ id, entries: v.array(v.object({ url: v.string(), sizeBytes: position, presentBytes: position })), next: v.optional(v.pipe(v.string(), v.maxLength(64))) }),
   evicted: v.object({ id, freedBytes: position }),
 }
 const Other = v.object({ id })

@@ -16,6 +16,7 @@ import type { ProxyUrls } from '../proxy/urls.ts'
 import { isElsewhere } from '../schedule/player-rules.ts'
 import { Session } from '../session.ts'
 import type { Telemetry } from '../telemetry.ts'
+import { listPage, listWhole } from './listing.ts'
 import {
   formatMessage,
   Framer,
@@ -50,7 +51,8 @@ export interface ControlParts {
   readonly telemetry: Telemetry
   readonly version: string
   status(): Status
-  list(): readonly ListEntry[]
+  /** What is cached, each with its cursor, in the order of the cursors, behind the one given. */
+  list(after: string): Iterable<readonly [cursor: string, entry: ListEntry]>
   stop(): void
 }
 
@@ -196,7 +198,7 @@ export class ControlConnection {
       case 'status':
         return { type: 'status', ...this.#parts.status() }
       case 'list':
-        return { type: 'list', entries: this.#parts.list() }
+        return { type: 'list', ...(request.after === undefined ? listWhole(this.#parts.list('')) : listPage(this.#parts.list(request.after))) }
       case 'evict': {
         if (request.all === true) return { type: 'evicted', freedBytes: await library.evictAll() }
         if (request.url === undefined) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'evict needs a url or all')
@@ -316,7 +318,7 @@ export class ControlConnection {
   #send(message: HostMessage, raw?: Buffer): void {
     if (this.#socket.destroyed || this.#socket.writableEnded) return
     const line = formatMessage(message)
-    if ('id' in message && message.id !== undefined && line.length > MAX_HOST_LINE_BYTES) return this.#send(tooLong(message.id))
+    if ('id' in message && message.id !== undefined && Buffer.byteLength(line) > MAX_HOST_LINE_BYTES) return this.#send(tooLong(message.id))
     this.#socket.write(line)
     if (raw !== undefined) this.#socket.write(raw)
     if (this.#socket.writableLength > MAX_UNSENT_BYTES) this.#socket.destroy()

@@ -47,7 +47,7 @@ export const ClientMessage = v.variant('type', [
   v.object({ type: v.literal('url'), id, url, headers }),
   v.object({ type: v.literal('fetch-all'), id, session }),
   v.object({ type: v.literal('status'), id }),
-  v.object({ type: v.literal('list'), id }),
+  v.object({ type: v.literal('list'), id, after: v.optional(v.pipe(v.string(), v.maxLength(64))) }),
   v.object({ type: v.literal('evict'), id, url: v.optional(url), headers, all: v.optional(v.boolean()) }),
   v.object({ type: v.literal('stop'), id }),
   v.object({ type: v.literal('position'), session, reader, position }),
@@ -99,6 +99,12 @@ export interface ListEntry {
   readonly lastUsedMs: number
 }
 
+export interface ListPage {
+  readonly entries: readonly ListEntry[]
+  /** What the next page is asked for with; absent where this is the last one. */
+  readonly next?: string
+}
+
 export interface Status {
   readonly version: string
   readonly pid: number
@@ -139,7 +145,7 @@ export type HostMessage =
       | { readonly type: 'progress'; readonly presentBytes: number; readonly sizeBytes: number }
       | { readonly type: 'ok' }
       | ({ readonly type: 'status' } & Status)
-      | { readonly type: 'list'; readonly entries: readonly ListEntry[] }
+      | ({ readonly type: 'list' } & ListPage)
       | { readonly type: 'evicted'; readonly freedBytes: number }
     ))
   | {
