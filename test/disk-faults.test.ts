@@ -11,6 +11,7 @@ import { EXTENT_BYTES } from '../src/bytes/ranges.ts'
 import { connect } from '../src/client/cache.ts'
 import { extentDiskBytes } from './support/cache-check.ts'
 import { bufferContent, type Content, patternBytes, patternContent } from './support/content.ts'
+import { until } from './support/deadline.ts'
 import { compileShim, type FaultCode, KINDS_OF, whyNoShim } from './support/disk-shim.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
@@ -65,10 +66,7 @@ for (const code of CODES) {
     faults.disarm()
 
     await using cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
-    for (let tries = 0; (await cache.status()).degraded !== null; tries++) {
-      assert.ok(tries < 600, 'the host does not try the disk again')
-      await delay(50)
-    }
+    await until('the host has tried the disk again', async () => (await cache.status()).degraded === null)
     assert.match(host.stderr, /can be written again: caching goes on/)
     await assertBody(host.proxyUrl(origin.url('after.mkv')), content)
     await host.restart()

@@ -12,7 +12,7 @@ import { connect } from 'seekcache'
 import { SeekCacheError } from '../src/errors.ts'
 import { fillPersistently } from '../src/filler.ts'
 import { patternContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { until } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
@@ -42,12 +42,7 @@ test('with --fill a paused player ends with the whole file in the cache; without
     const player = await pausedPlayer(host.proxyUrl(url))
     if (isFilled) {
       await origin.when('all of it', () => origin.bodyBytesSent - before >= CONTENT.sizeBytes)
-      const isThere = async (): Promise<void> => {
-        if ((await cache.map(url)).present[0]?.[1] === CONTENT.sizeBytes) return
-        await new Promise((resolve) => setTimeout(resolve, 50)) // it is in the index a moment later, and nothing tells when
-        await isThere()
-      }
-      await within('the whole file in the cache', isThere())
+      await until('the whole file is in the cache', async () => (await cache.map(url)).present[0]?.[1] === CONTENT.sizeBytes)
       assert.ok(origin.bodyBytesSent - before < 1.02 * CONTENT.sizeBytes)
     } else {
       await origin.when('the window', () => origin.bodyBytesSent - before >= WINDOW_BYTES)

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { connect } from 'seekcache'
 import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf } from '../src/schedule/player-rules.ts'
 import { patternContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type Script } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 
@@ -93,13 +93,10 @@ const frozen: Script = ({ range }) => {
 /** What has arrived is in the index a moment later, and nothing tells when. */
 async function untilPresent({ host, origin }: Served, start: number, end: number): Promise<void> {
   await using cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
-  const there = async (): Promise<void> => {
+  await until(`${start}-${end} is in the cache`, async () => {
     const { present } = await cache.map(origin.url('film.mkv'))
-    if (present.some((range) => range[0] <= start && range[1] >= end)) return
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    await there()
-  }
-  await within(`${start}-${end} in the cache`, there())
+    return present.some((range) => range[0] <= start && range[1] >= end)
+  })
 }
 
 const slow = (): { kind: 'body-slow'; bytesPerSecond: number } => ({ kind: 'body-slow', bytesPerSecond: 100_000 })

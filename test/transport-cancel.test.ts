@@ -10,7 +10,7 @@ import { Source } from '../src/origin/source.ts'
 import { Transport } from '../src/origin/transport.ts'
 import { makeCertificate, type Certificate } from './support/certificate.ts'
 import { patternContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { until, within } from './support/deadline.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { startNginx, type Nginx } from './support/nginx.ts'
 import { tempDir, type TempDir } from './support/temp-dir.ts'
@@ -50,17 +50,25 @@ interface Cost {
   readonly connections: number
   /** As the host counts them: what was handed to its socket before, nginx takes for complete. */
   readonly cancelled: number
+  /** As the origin counts them. */
+  readonly incomplete: number
   /** Sent by the origin, and never received. */
   readonly lostBytes: number
 }
 
+/** Once nobody reads and nothing is fetched: all that was given up has been drained or cancelled by then. */
 async function costAt(nginx: Nginx, host: TestHost, cache: Cache): Promise<Cost> {
+  await until('no reader and no fetch is left', async () => {
+    const { readers, fetchesInFlight } = await cache.status()
+    return readers === 0 && fetchesInFlight === 0
+  })
   const entries = await nginx.log() // when no request runs any more
   const sentBytes = entries.reduce((sum, { bodyBytes }) => sum + bodyBytes, 0)
   const { originBytes } = await cache.status()
   return {
     connections: new Set(entries.map(({ connection }) => connection)).size,
     cancelled: await cancelledCount(host),
+    incomplete: entries.filter(({ isComplete }) => !isComplete).length,
     lostBytes: sentBytes - originBytes,
   }
 }
@@ -70,9 +78,10 @@ async function cancelledCount(host: TestHost): Promise<number> {
   return Number(/^seekcache_fetches_total\{outcome="cancelled"\} (\d+)$/m.exec(metrics)?.[1] ?? 0)
 }
 
-function assertCheap({ connections, cancelled, lostBytes }: Cost, isMultiplexed: boolean): void {
-  assert.ok(cancelled > 0, 'some fetches were given up')
-  assert.ok(lostBytes <= cancelled * ON_THE_WAY_BYTES, `${lostBytes} bytes lost with ${cancelled} requests`)
+/** Over HTTP/1.1 what has little left is drained, and that may be all of it; a reset of a stream costs no connection. */
+function assertCheap({ connections, cancelled, incomplete, lostBytes }: Cost, isMultiplexed: boolean): void {
+  assert.ok(lostBytes >= 0 && lostBytes <= cancelled * ON_THE_WAY_BYTES, `${lostBytes} bytes lost with ${cancelled} requests`)
+  assert.ok(incomplete <= cancelled, `${incomplete} incomplete, ${cancelled} given up`)
   assert.ok(connections <= (isMultiplexed ? 1 : CONNECTIONS + cancelled), `${connections} connections, ${cancelled} requests given up`)
 }
 
@@ -91,9 +100,10 @@ async function seekAround(cache: Cache, url: string): Promise<void> {
 for (const [protocol, isMultiplexed] of [['HTTP/1.1', false], ['HTTP/2', true]] as const) {
   const urlOf = (nginx: Nginx): string => (isMultiplexed ? nginx.secureUrl('film.mkv') : nginx.url('film.mkv'))
 
-  test(`${protocol}: a long fetch that is given up costs what was on the way`, async () => {
+  test(`${protocol}: a long fetch that is given up costs what was on the way`, async (t) => {
     await using nginx = await startOrigin()
     const transport = new Transport({ maxConnectionsPerOrigin: CONNECTIONS, ca: certificate.cert })
+    t.after(() => transport.close())
     const source = new Source({ url: urlOf(nginx), headers: [] }, transport, 'test')
     source.warm()
     let receivedBytes = 0
@@ -111,7 +121,6 @@ for (const [protocol, isMultiplexed] of [['HTTP/1.1', false], ['HTTP/2', true]] 
       }))
     }
     const entries = await nginx.log()
-    await transport.close()
     assert.equal(entries.length, SEEKS.length)
     const lostBytes = entries.reduce((sum, { bodyBytes }) => sum + bodyBytes, 0) - receivedBytes
     assert.ok(lostBytes <= SEEKS.length * ON_THE_WAY_BYTES, `${lostBytes} bytes lost with ${SEEKS.length} requests`)

@@ -17,3 +17,12 @@ export async function within<T>(what: string, promise: Promise<T>, limitMs = PAT
     clearTimeout(timer)
   }
 }
+
+/** Resolves once `isSo`, which is asked again and again: for what nothing tells of, and only for that. */
+export async function until(what: string, isSo: () => boolean | Promise<boolean>, limitMs = PATIENCE_MS): Promise<void> {
+  const deadlineMs = performance.now() + limitMs
+  while (!(await isSo())) {
+    if (performance.now() > deadlineMs) throw new Error(`${what}: not so within ${limitMs} ms`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
