@@ -2,12 +2,14 @@
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
-import { constants } from 'node:http2'
+import http2, { constants } from 'node:http2'
 import net from 'node:net'
+import { Duplex } from 'node:stream'
 import { after, before, test } from 'node:test'
 import tls, { type TLSSocket } from 'node:tls'
 
 import { connect } from 'seekcache'
+import { Http2Session } from '../src/origin/http2-session.ts'
 import { Source, type Fetch } from '../src/origin/source.ts'
 import { Transport } from '../src/origin/transport.ts'
 import { makeCertificate, type Certificate } from './support/certificate.ts'
@@ -16,6 +18,7 @@ import { within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { Http2Origin, type Http2Fault, type Http2OriginOptions } from './support/http2-origin.ts'
+import { listen } from './support/listener.ts'
 import { startNginx } from './support/nginx.ts'
 import { tempDir } from './support/temp-dir.ts'
 
@@ -109,6 +112,63 @@ test('a cancelled fetch is a stream reset: the connection stays, and little of t
   assert.equal(origin.connectionCount, 1)
   const most = Math.max(...origin.requests.slice(0, 20).map(({ bodyBytesSent }) => bodyBytesSent))
   assert.ok(most <= 5 * MIB, `an abandoned stream moved at most a window: ${most}`)
+})
+
+/** What the other end sends next comes in one piece, as soon as there is so much of it. */
+class Gathering extends Duplex {
+  atLeastBytes = 0
+  readonly #socket: net.Socket
+  #gathered: Buffer[] = []
+
+  constructor(socket: net.Socket) {
+    super()
+    this.#socket = socket
+    socket.on('data', (bytes: Buffer) => {
+      this.#gathered.push(bytes)
+      const all = Buffer.concat(this.#gathered)
+      if (all.length < this.atLeastBytes) return
+      this.#gathered = []
+      this.atLeastBytes = 0
+      this.push(all)
+    })
+    socket.on('error', () => {}) // 'close' follows
+    socket.once('close', () => this.destroy())
+  }
+
+  override _read(): void {}
+
+  override _write(bytes: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.#socket.write(bytes, done)
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#socket.destroy()
+    done(error)
+  }
+}
+
+test('a head that comes in one piece with its body is told before it', async () => {
+  const body = CONTENT.read(0, 30_000)
+  const server = http2.createServer((_, response) => void response.writeHead(206, { 'content-length': body.length }).end(body))
+  await using relay = await listen(0, (socket) => server.emit('connection', socket))
+  const socket = net.connect(relay.port, '127.0.0.1')
+  const gathering = new Gathering(socket)
+  let onSettings!: () => void
+  const settled = new Promise<void>((resolve) => (onSettings = resolve))
+  const session = new Http2Session(new URL('http://localhost/'), gathering as never, { onSettings, onEnd: () => {}, onClosed: () => {} })
+  await within('the settings', settled)
+  gathering.atLeastBytes = body.length
+  const told: (number | 'head')[] = []
+  await within('the answer', new Promise<void>((resolve, reject) => {
+    session.send({ path: '/', headers: {} }, {
+      onHead: () => told.push('head'),
+      onBytes: (bytes) => told.push(bytes.length),
+      onEnd: (error) => (error === undefined ? resolve() : reject(error)),
+    })
+  }))
+  await session.destroy()
+  assert.equal(told[0], 'head')
+  assert.equal(told.slice(1).reduce<number>((sum, length) => sum + Number(length), 0), body.length)
 })
 
 test('the flow-control window is large: a stream is not held up until megabytes are under way', async () => {
@@ -289,22 +349,19 @@ test('an origin that speaks HTTP/2 badly gets HTTP/1.1', async (t) => {
 
 test('connections to an IPv6 address are made in advance as well', async (t) => {
   await using origin = await startFaultOrigin({ content: CONTENT })
-  const server = net.createServer((socket) => {
+  const join = (socket: net.Socket): void => {
     const inner = net.connect(origin.port, '127.0.0.1')
     socket.once('close', () => inner.destroy()).on('error', () => {})
     socket.pipe(inner).on('error', () => {}).pipe(socket)
-  })
-  const isListening = await new Promise<boolean>((resolve) => server.once('error', () => resolve(false)).listen(0, '::1', () => resolve(true)))
-  if (!isListening) return t.skip('no IPv6 here')
-  try {
-    await using opened = openSource(`http://[::1]:${(server.address() as net.AddressInfo).port}/film.mkv`)
-    opened.source.warm()
-    await origin.when('all connections', ({ connections }) => connections.accepted === 8)
-    await assertFetched(opened.source, 0, MIB)
-    assert.equal(origin.connections.accepted, 8)
-  } finally {
-    server.close()
   }
+  const listening = await listen(0, join, '::1').catch(() => undefined)
+  if (listening === undefined) return t.skip('no IPv6 here')
+  await using front = listening
+  await using opened = openSource(`http://[::1]:${front.port}/film.mkv`)
+  opened.source.warm()
+  await origin.when('all connections', ({ connections }) => connections.accepted === 8)
+  await assertFetched(opened.source, 0, MIB)
+  assert.equal(origin.connections.accepted, 8)
 })
 
 test('nginx over HTTP/2: one connection for opening, playing and seeking', async () => {

@@ -93,5 +93,5 @@ test('an origin that freezes for some seconds is waited for', async () => {
   } finally {
     for (const worker of workers) process.kill(worker, 'SIGCONT')
   }
-  for (const whole of await within('the rest', Promise.all(readers))) assert.ok(whole.equals(CONTENT.read(0, CONTENT.sizeBytes)))
+  for (const whole of await within('the rest', Promise.all(readers))) assert.ok(whole.equals(CONTENT.read(0, CONTENT.sizeBytes)), 'every byte')
 })

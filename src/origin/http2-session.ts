@@ -112,14 +112,21 @@ export class Http2Session {
     let hasHead = false
     let isComplete = false
     let failure: Error | undefined
+    // Node tells a head a tick after it came, bytes at once: those that came with it may be told before it.
+    const early: Buffer[] = []
+    const take = (bytes: Buffer): void => {
+      if (!isCancelled) observer.onBytes(bytes)
+    }
     stream.on('response', (_headers, _flags, ...rest: unknown[]) => {
       this.#heard()
       hasHead = true
       if (!isCancelled) observer.onHead(headOf(rest[0] as readonly string[]))
+      for (const bytes of early.splice(0)) take(bytes)
     })
     stream.on('data', (bytes: Buffer) => {
       this.#heard()
-      if (!isCancelled) observer.onBytes(bytes)
+      if (hasHead) take(bytes)
+      else early.push(bytes)
     })
     stream.on('end', () => (isComplete = true))
     stream.on('error', (error) => (failure = error))

@@ -5,6 +5,8 @@
  * whose answer its observer refuses, and says nothing of what an answer means: that is admission's.
  */
 
+import assert from 'node:assert/strict'
+
 import { SeekCacheError } from '../errors.ts'
 import type { ResponseHead } from './admission.ts'
 import type { Exchange } from './exchange.ts'
@@ -24,14 +26,21 @@ export class OriginRequest {
   readonly #url: URL
   readonly #observer: RequestObserver
   readonly #exchange: Exchange
+  #hasHead = false
   #isEnded = false
 
   constructor(pool: OriginPool, claimant: Claimant, url: URL, headers: Readonly<Record<string, string>>, observer: RequestObserver) {
     this.#url = url
     this.#observer = observer
     this.#exchange = pool.send({ path: url.pathname + url.search, headers }, claimant, {
-      onHead: (head) => this.#guard(() => observer.onHead(head)),
-      onBytes: (bytes) => this.#guard(() => observer.onBytes(bytes)),
+      onHead: (head) => this.#guard(() => {
+        this.#hasHead = true
+        observer.onHead(head)
+      }),
+      onBytes: (bytes) => this.#guard(() => {
+        assert(this.#hasHead, 'what comes before a head was never admitted')
+        observer.onBytes(bytes)
+      }),
       onEnd: (error) => this.#end(error === undefined ? undefined : this.#translated(error)),
     })
   }
