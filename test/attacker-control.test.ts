@@ -8,13 +8,14 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 
 import { connect, type Cache } from '../src/index.ts'
 import { patternContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
+import { listen } from './support/listener.ts'
 import { runNative } from './support/programs.ts'
 import { tempDir, type TempDir } from './support/temp-dir.ts'
 
@@ -104,30 +105,6 @@ test('a client that does not speak the protocol is told so and cut; others are s
   await assertServes(host, origin)
 })
 
-test('who does not greet, or is cut and does not read why, is closed in the end; idle ones do not keep others out', async () => {
-  await using origin = await startFaultOrigin({ content: CONTENT })
-  await using host = await startHost()
-  const silent = Array.from({ length: 50 }, () => new Rough(host.socket))
-  const slow = new Rough(host.socket).say('{"type":"hel')
-  const greeted = new Rough(host.socket).say(HELLO)
-  // Its answers fill the socket, then nonsense follows without end.
-  const deaf = new Rough(host.socket, false).say(HELLO)
-  deaf.socket.pause()
-  deaf.say(Array.from({ length: 2000 }, (_, i) => `{"type":"status","id":${i + 1}}\n`).join(''))
-  const before = residentBytes(host.pid)
-  const feed = (): void => {
-    while (!deaf.socket.destroyed && deaf.socket.write('x'.repeat(60_000))) continue
-  }
-  deaf.socket.on('drain', feed)
-  feed()
-  await assertServes(host, origin)
-  for (const connection of [...silent, slow, deaf]) await connection.closed()
-  assert.ok(residentBytes(host.pid) - before < 60 * 2 ** 20, `${residentBytes(host.pid) - before} bytes more`)
-  assert.equal(greeted.socket.destroyed, false, 'who greeted may be quiet as long as he likes')
-  greeted.socket.destroy()
-  await assertServes(host, origin)
-})
-
 test('a thousand requests without reading an answer cost bounded memory, and others are served meanwhile', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT })
   await using host = await startHost()
@@ -200,8 +177,8 @@ const OPENED = {
 const HOST_HELLO = '{"type":"hello","protocol":1,"version":"0.1.0","pid":1}\n'
 
 /** A host that opens whatever it is asked to, and answers each locate and list as told; undefined says nothing. */
-async function hostileHost(dir: string, answerTo: (id: number, socket: net.Socket) => string | undefined, greeting = HOST_HELLO): Promise<net.Server> {
-  const server = net.createServer((socket) => {
+async function hostileHost(dir: string, answerTo: (id: number, socket: net.Socket) => string | undefined, greeting = HOST_HELLO): Promise<AsyncDisposable> {
+  return await listen(path.join(dir, 'control.sock'), (socket) => {
     let text = ''
     socket.on('error', () => {})
     socket.setEncoding('utf8').on('data', (piece: string) => {
@@ -219,8 +196,6 @@ async function hostileHost(dir: string, answerTo: (id: number, socket: net.Socke
       }
     })
   })
-  await new Promise<void>((resolve) => server.listen(path.join(dir, 'control.sock'), resolve))
-  return server
 }
 
 function trapsIn(temp: TempDir): Trap {
@@ -310,60 +285,11 @@ async function readAll(cache: Cache): Promise<Buffer> {
   return Buffer.concat(parts)
 }
 
-test('a hostile host makes the Node client fail with a word: it never hangs, and reads no file that is no extent', async () => {
-  await using temp = await tempDir()
-  const trap = trapsIn(temp)
-  let answer: (id: number, socket: net.Socket) => string | undefined = (id) => extent(id, trap.files.good)
-  const server = await hostileHost(trap.dir, (id, socket) => answer(id, socket))
-  const attempt = async (): Promise<Buffer> => {
-    const cache = await connect({ cacheDir: trap.dir, socketPath: path.join(trap.dir, 'control.sock'), startHost: false })
-    try {
-      return await within('a read', readAll(cache), 30_000)
-    } finally {
-      await cache.close()
-    }
-  }
-  assert.equal((await attempt()).toString(), 'g'.repeat(1000), 'an honest answer is read')
-  for (const [what, hostile] of Object.entries(hostileAnswers(trap))) {
-    answer = hostile
-    await assert.rejects(attempt(), /^SeekCacheError: [^\n]{5,300}$/, what)
-  }
-  // A frame that is longer than promised: what was promised is true, what follows is no message.
-  answer = (id) => `{"id":${id},"type":"data","start":0,"lengthBytes":1000}\n${'d'.repeat(1000)}surplus\n`
-  const read = await attempt().catch((error: Error) => error)
-  assert.ok(read instanceof Error || read.toString() === 'd'.repeat(1000))
-  server.close()
-})
-
-test('a hostile host makes the native client and the element fail with a word: they never hang, and read no file that is no extent', async () => {
-  await using temp = await tempDir()
-  const trap = trapsIn(temp)
-  let answer: (id: number, socket: net.Socket) => string | undefined = (id) => extent(id, trap.files.good)
-  const server = await hostileHost(trap.dir, (id, socket) => answer(id, socket))
-  const env = { SEEKCACHE_CACHE_DIR: trap.dir, SEEKCACHE_SOCKET: path.join(trap.dir, 'control.sock'), SEEKCACHE_COMMAND: 'false' }
-  const read = async (): ReturnType<typeof runNative> => await runNative('client-read', ['--timeout', '1500', 'http://h/f'], env)
-  assert.equal((await read()).stdout, 'g'.repeat(1000), 'an honest answer is read')
-  for (const [what, hostile] of Object.entries(hostileAnswers(trap))) {
-    answer = hostile
-    const { code, stdout, stderr } = await read()
-    assert.equal(code, 1, `${what}: ${code} ${stderr}`)
-    assert.equal(stdout, '', what)
-    assert.match(stderr, /^\{"event":"error","code":"ERR_SEEKCACHE_\w+"/, what)
-  }
-  for (const what of ['a file outside', 'a FIFO', 'an endless line']) {
-    answer = hostileAnswers(trap)[what]!
-    const { code, stdout } = await runNative('seekcache-player', ['seekcache+http://h/f'], env)
-    assert.equal(code, 1, what)
-    assert.match(stdout, /"event":"error"/, what)
-  }
-  server.close()
-})
-
 test('a hostile host cannot keep the Node client listing for ever', async () => {
   await using temp = await tempDir()
   const trap = trapsIn(temp)
   let page = {}
-  const server = await hostileHost(trap.dir, (id) => `${JSON.stringify({ id, type: 'list', ...page })}\n`)
+  await using _host = await hostileHost(trap.dir, (id) => `${JSON.stringify({ id, type: 'list', ...page })}\n`)
   const entries = [{ url: 'http://h/f', sizeBytes: 1, presentBytes: 1 }]
   for (const hostile of [{ entries, next: 'same' }, { entries, next: '' }, { entries: [], next: 'b' }, { entries, next: 5 }, { entries, next: 'x'.repeat(65) }, { entries: [{}] }, {}]) {
     page = hostile
@@ -373,16 +299,88 @@ test('a hostile host cannot keep the Node client listing for ever', async () => 
   page = { entries }
   await using cache = await connect({ cacheDir: trap.dir, socketPath: path.join(trap.dir, 'control.sock'), startHost: false })
   assert.equal((await cache.list()).length, 1, 'an honest answer is taken')
-  server.close()
 })
 
-test('what listens at the socket and does not greet, or greets wrongly, is no host', async () => {
-  for (const greeting of ['', '{"type":"hello"}\n', '{"type":"hello","protocol":2,"version":"9","pid":1}\n', 'SSH-2.0-OpenSSH\r\n', 'null\n', `${'x'.repeat(2 ** 21)}\n`]) {
+// Most of their time they wait for deadlines: side by side.
+describe('hosts and clients that keep the other waiting', { concurrency: true }, () => {
+  test('who does not greet, or is cut and does not read why, is closed in the end; idle ones do not keep others out', async () => {
+    await using origin = await startFaultOrigin({ content: CONTENT })
+    await using host = await startHost()
+    const silent = Array.from({ length: 50 }, () => new Rough(host.socket))
+    const slow = new Rough(host.socket).say('{"type":"hel')
+    const greeted = new Rough(host.socket).say(HELLO)
+    // Its answers fill the socket, then nonsense follows without end.
+    const deaf = new Rough(host.socket, false).say(HELLO)
+    deaf.socket.pause()
+    deaf.say(Array.from({ length: 2000 }, (_, i) => `{"type":"status","id":${i + 1}}\n`).join(''))
+    const before = residentBytes(host.pid)
+    const feed = (): void => {
+      while (!deaf.socket.destroyed && deaf.socket.write('x'.repeat(60_000))) continue
+    }
+    deaf.socket.on('drain', feed)
+    feed()
+    await assertServes(host, origin)
+    for (const connection of [...silent, slow, deaf]) await connection.closed()
+    assert.ok(residentBytes(host.pid) - before < 60 * 2 ** 20, `${residentBytes(host.pid) - before} bytes more`)
+    assert.equal(greeted.socket.destroyed, false, 'who greeted may be quiet as long as he likes')
+    greeted.socket.destroy()
+    await assertServes(host, origin)
+  })
+
+  test('a hostile host makes the Node client fail with a word: it never hangs, and reads no file that is no extent', async () => {
     await using temp = await tempDir()
-    mkdirSync(temp.file('cache'))
-    const server = await hostileHost(temp.file('cache'), () => undefined, greeting)
-    const options = { cacheDir: temp.file('cache'), socketPath: temp.file('cache', 'control.sock'), startHost: false }
-    await assert.rejects(within('a connection', connect(options), 30_000), { code: 'ERR_SEEKCACHE_PROTOCOL' }, greeting.slice(0, 50))
-    server.close()
-  }
+    const trap = trapsIn(temp)
+    let answer: (id: number, socket: net.Socket) => string | undefined = (id) => extent(id, trap.files.good)
+    await using _host = await hostileHost(trap.dir, (id, socket) => answer(id, socket))
+    const attempt = async (): Promise<Buffer> => {
+      const cache = await connect({ cacheDir: trap.dir, socketPath: path.join(trap.dir, 'control.sock'), startHost: false })
+      try {
+        return await within('a read', readAll(cache), 30_000)
+      } finally {
+        await cache.close()
+      }
+    }
+    assert.equal((await attempt()).toString(), 'g'.repeat(1000), 'an honest answer is read')
+    for (const [what, hostile] of Object.entries(hostileAnswers(trap))) {
+      answer = hostile
+      await assert.rejects(attempt(), /^SeekCacheError: [^\n]{5,300}$/, what)
+    }
+    // A frame that is longer than promised: what was promised is true, what follows is no message.
+    answer = (id) => `{"id":${id},"type":"data","start":0,"lengthBytes":1000}\n${'d'.repeat(1000)}surplus\n`
+    const read = await attempt().catch((error: Error) => error)
+    assert.ok(read instanceof Error || read.toString() === 'd'.repeat(1000))
+  })
+
+  test('a hostile host makes the native client and the element fail with a word: they never hang, and read no file that is no extent', async () => {
+    await using temp = await tempDir()
+    const trap = trapsIn(temp)
+    let answer: (id: number, socket: net.Socket) => string | undefined = (id) => extent(id, trap.files.good)
+    await using _host = await hostileHost(trap.dir, (id, socket) => answer(id, socket))
+    const env = { SEEKCACHE_CACHE_DIR: trap.dir, SEEKCACHE_SOCKET: path.join(trap.dir, 'control.sock'), SEEKCACHE_COMMAND: 'false' }
+    const read = async (): ReturnType<typeof runNative> => await runNative('client-read', ['--timeout', '1500', 'http://h/f'], env)
+    assert.equal((await read()).stdout, 'g'.repeat(1000), 'an honest answer is read')
+    for (const [what, hostile] of Object.entries(hostileAnswers(trap))) {
+      answer = hostile
+      const { code, stdout, stderr } = await read()
+      assert.equal(code, 1, `${what}: ${code} ${stderr}`)
+      assert.equal(stdout, '', what)
+      assert.match(stderr, /^\{"event":"error","code":"ERR_SEEKCACHE_\w+"/, what)
+    }
+    for (const what of ['a file outside', 'a FIFO', 'an endless line']) {
+      answer = hostileAnswers(trap)[what]!
+      const { code, stdout } = await runNative('seekcache-player', ['seekcache+http://h/f'], env)
+      assert.equal(code, 1, what)
+      assert.match(stdout, /"event":"error"/, what)
+    }
+  })
+
+  test('what listens at the socket and does not greet, or greets wrongly, is no host', async () => {
+    for (const greeting of ['', '{"type":"hello"}\n', '{"type":"hello","protocol":2,"version":"9","pid":1}\n', 'SSH-2.0-OpenSSH\r\n', 'null\n', `${'x'.repeat(2 ** 21)}\n`]) {
+      await using temp = await tempDir()
+      mkdirSync(temp.file('cache'))
+      await using _host = await hostileHost(temp.file('cache'), () => undefined, greeting)
+      const options = { cacheDir: temp.file('cache'), socketPath: temp.file('cache', 'control.sock'), startHost: false }
+      await assert.rejects(within('a connection', connect(options), 30_000), { code: 'ERR_SEEKCACHE_PROTOCOL' }, greeting.slice(0, 50))
+    }
+  })
 })

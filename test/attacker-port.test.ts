@@ -179,46 +179,6 @@ test('nothing in a spec can write a line of its own into a request to the origin
   }
 })
 
-test("an origin's response fields reach no player unless they are proper", async () => {
-  const utf8 = Buffer.from('日本').toString('latin1')
-  const faults: [what: string, fault: Fault, isServed: boolean][] = [
-    ['an ETag in UTF-8', { kind: 'etag', value: `"${utf8}"` }, true],
-    ['an ETag in Latin-1', { kind: 'etag', value: '"v\xe9"' }, true],
-    ['an ETag that is none', { kind: 'etag', value: 'no quotes' }, true],
-    ['an ETag with a control character', { kind: 'etag', value: '"a\x01b"' }, false],
-    ['a Last-Modified in UTF-8', { kind: 'last-modified', value: utf8 }, true],
-    ['a Last-Modified that is none', { kind: 'last-modified', value: 'yesterday "\'<script>' }, true],
-    ['a Content-Type in UTF-8', { kind: 'header', name: 'Content-Type', value: `video/${utf8}` }, true],
-    ['a Content-Type with a control character', { kind: 'header', name: 'Content-Type', value: 'video/mp4\x07' }, false],
-    ['a Content-Type with a bare CR', { kind: 'header', name: 'Content-Type', value: 'video/mp4\rX-Evil: 1' }, false],
-    ['a field within a field', { kind: 'header', name: 'X-Other', value: 'a\r\nX-Evil: 1' }, true],
-    ['a NUL', { kind: 'header', name: 'X-Other', value: 'a\0b' }, false],
-    ['a folded line', { kind: 'header', name: 'Content-Type', value: 'video/mp4;\r\n x=1' }, false],
-    ['a field without a name', { kind: 'header', name: '', value: 'x' }, false],
-    ['a huge field', { kind: 'huge-header', lengthBytes: 200_000 }, false],
-  ]
-  let fault: Fault | undefined
-  await using served = await serve({ script: () => fault }, { args: ['--wait', '5'] })
-  const { host, origin } = served
-  for (const [index, [what, wrong, isServed]] of faults.entries()) {
-    fault = wrong
-    const { pathname } = new URL(host.proxyUrl(origin.url(`film-${index}.mp4`)))
-    const answer = await ask(served, pathname, ['Range: bytes=100000-100999'])
-    const [status] = statusesOf(answer)
-    if (isServed) assert.equal(status, 206, `${what}: ${answer.slice(0, 300)}`)
-    else assert.ok(status === 206 || status === 502, `${what}: ${answer.slice(0, 300)}`)
-    const head = answer.slice(0, answer.indexOf('\r\n\r\n'))
-    assert.doesNotMatch(head, /x-evil/i, what)
-    assert.match(head, /^[\t\x20-\x7e\x80-\xff\r\n]*$/, what)
-    if (status === 206) {
-      assert.match(head, /^etag: "[^"]*"\r?$/im, what)
-      assert.equal(answer.slice(head.length + 4), CONTENT.read(100_000, 101_000).toString('latin1'), what)
-    }
-  }
-  fault = undefined
-  await assertPlays(served)
-})
-
 test('no type of an origin becomes content that a browser runs', async () => {
   const types: [type: string, isKept: boolean][] = [
     ['text/html', false], ['TEXT/HTML; charset=utf-8', false], ['application/xhtml+xml', false], ['image/svg+xml', false], ['text/xml', false],
@@ -320,8 +280,48 @@ test('oversized heads and targets are refused before they are stored', async () 
   await assertPlays(served)
 })
 
-// They wait for the proxy's deadlines, side by side.
-describe('strangers that hold connections', { concurrency: true }, () => {
+// They wait for deadlines, side by side.
+describe('strangers that hold connections, and answers that do not come', { concurrency: true }, () => {
+  test("an origin's response fields reach no player unless they are proper", async () => {
+    const utf8 = Buffer.from('日本').toString('latin1')
+    const faults: [what: string, fault: Fault, isServed: boolean][] = [
+      ['an ETag in UTF-8', { kind: 'etag', value: `"${utf8}"` }, true],
+      ['an ETag in Latin-1', { kind: 'etag', value: '"v\xe9"' }, true],
+      ['an ETag that is none', { kind: 'etag', value: 'no quotes' }, true],
+      ['an ETag with a control character', { kind: 'etag', value: '"a\x01b"' }, false],
+      ['a Last-Modified in UTF-8', { kind: 'last-modified', value: utf8 }, true],
+      ['a Last-Modified that is none', { kind: 'last-modified', value: 'yesterday "\'<script>' }, true],
+      ['a Content-Type in UTF-8', { kind: 'header', name: 'Content-Type', value: `video/${utf8}` }, true],
+      ['a Content-Type with a control character', { kind: 'header', name: 'Content-Type', value: 'video/mp4\x07' }, false],
+      ['a Content-Type with a bare CR', { kind: 'header', name: 'Content-Type', value: 'video/mp4\rX-Evil: 1' }, false],
+      ['a field within a field', { kind: 'header', name: 'X-Other', value: 'a\r\nX-Evil: 1' }, true],
+      ['a NUL', { kind: 'header', name: 'X-Other', value: 'a\0b' }, false],
+      ['a folded line', { kind: 'header', name: 'Content-Type', value: 'video/mp4;\r\n x=1' }, false],
+      ['a field without a name', { kind: 'header', name: '', value: 'x' }, false],
+      ['a huge field', { kind: 'huge-header', lengthBytes: 200_000 }, false],
+    ]
+    let fault: Fault | undefined
+    await using served = await serve({ script: () => fault }, { args: ['--wait', '5'] })
+    const { host, origin } = served
+    for (const [index, [what, wrong, isServed]] of faults.entries()) {
+      fault = wrong
+      const { pathname } = new URL(host.proxyUrl(origin.url(`film-${index}.mp4`)))
+      const answer = await ask(served, pathname, ['Range: bytes=100000-100999'])
+      const [status] = statusesOf(answer)
+      if (isServed) assert.equal(status, 206, `${what}: ${answer.slice(0, 300)}`)
+      else assert.ok(status === 206 || status === 502, `${what}: ${answer.slice(0, 300)}`)
+      const head = answer.slice(0, answer.indexOf('\r\n\r\n'))
+      assert.doesNotMatch(head, /x-evil/i, what)
+      assert.match(head, /^[\t\x20-\x7e\x80-\xff\r\n]*$/, what)
+      if (status === 206) {
+        assert.match(head, /^etag: "[^"]*"\r?$/im, what)
+        assert.equal(answer.slice(head.length + 4), CONTENT.read(100_000, 101_000).toString('latin1'), what)
+      }
+    }
+    fault = undefined
+    await assertPlays(served)
+  })
+
   test('heads and bodies that come byte by byte, or not at all, are cut off while players are served', async () => {
     await using served = await serve()
     const { port, path, host, origin } = served

@@ -3,13 +3,14 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
-import { connect as connectSocket, createServer } from 'node:net'
+import { connect as connectSocket } from 'node:net'
 import { test } from 'node:test'
 
 import { patternContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { CLI_FILE, startHost } from './support/host.ts'
+import { listen } from './support/listener.ts'
 import { runCli } from './support/programs.ts'
 import { tempDir } from './support/temp-dir.ts'
 
@@ -122,10 +123,10 @@ test('--idle-exit ends a host that nobody uses, and only then', async () => {
 
 test('a host of another protocol is told apart', async () => {
   await using dir = await tempDir()
-  const other = createServer((socket) => socket.once('data', () => socket.write('{"type":"hello","protocol":99,"version":"9.9.9","pid":1}\n')))
-  await new Promise<void>((resolve) => other.listen(dir.file('other.sock'), resolve))
+  await using _other = await listen(dir.file('other.sock'), (socket) => {
+    socket.once('data', () => socket.write('{"type":"hello","protocol":99,"version":"9.9.9","pid":1}\n'))
+  })
   const { code, stderr } = await runCli(['status', '--socket', dir.file('other.sock'), '--cache-dir', dir.file('c')])
-  other.close()
   assert.equal(code, 1)
   assert.match(stderr, /protocol 99.*seekcache stop/)
 })

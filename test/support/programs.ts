@@ -9,6 +9,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 
+import { endWithThisProcess } from './children.ts'
 import { CLI_FILE } from './host.ts'
 
 const RELEASE_DIR = fileURLToPath(new URL('../../build/Release', import.meta.url))
@@ -29,6 +30,7 @@ export interface Finished {
 /** Runs a program to its end. Its standard output is kept as text up to 1 MiB, and hashed whole. */
 export async function runProgram(words: readonly string[], env: Env = {}, limitMs = LIMIT_MS): Promise<Finished> {
   const child = spawn(words[0]!, words.slice(1), { stdio: ['ignore', 'pipe', 'pipe'], env: { ...gstEnv(), ...env } })
+  endWithThisProcess(child)
   const hash = createHash('sha256')
   let stdout = ''
   let stderr = ''
