@@ -60,6 +60,18 @@ export class DiskState {
     this.#parts.onWorking()
   }
 
+  /** @returns whether the index took the change */
+  async tookInIndex(change: Promise<void>): Promise<boolean> {
+    try {
+      await change
+      this.succeed('index')
+      return true
+    } catch (error) {
+      this.fail('index', error as NodeJS.ErrnoException)
+      return false
+    }
+  }
+
   close(): void {
     clearTimeout(this.#timer)
     this.#failures.clear()

@@ -100,10 +100,8 @@ export class IndexDb {
     return stored === undefined ? undefined : openResource(key, stored)
   }
 
-  /** In the order of their keys, behind the one given. */
-  *resources(after = ''): Generator<[string, ResourceRecord]> {
-    const options = after === '' ? {} : { start: after, exclusiveStart: true }
-    for (const { key, value } of this.#read((tables) => tables.resources.getRange(options)) ?? []) {
+  *resources(): Generator<[string, ResourceRecord]> {
+    for (const { key, value } of this.#read((tables) => tables.resources.getRange()) ?? []) {
       const record = openResource(key, value)
       if (record === undefined) this.#damagedRecords++
       else yield [key, record]
