@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { statfsSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { test } from 'node:test'
+import { test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
 import { EXTENT_BYTES } from '../src/bytes/ranges.ts'
@@ -12,7 +12,7 @@ import { connect } from '../src/client/cache.ts'
 import { extentDiskBytes } from './support/cache-check.ts'
 import { bufferContent, type Content, patternBytes, patternContent } from './support/content.ts'
 import { until } from './support/deadline.ts'
-import { compileShim, type FaultCode, KINDS_OF, whyNoShim } from './support/disk-shim.ts'
+import { compileShim, type FaultCode, type Kind, KINDS_OF, whyNoShim } from './support/disk-shim.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
@@ -33,20 +33,28 @@ async function assertBody(url: string, content: Content, start = 0, end = conten
   assert.equal(at, end)
 }
 
+async function runScenario(t: TestContext, code: FaultCode, kind: readonly Kind[] = []): Promise<void> {
+  const why = whyNoShim()
+  if (why !== undefined) return t.skip(why)
+  await using shim = await compileShim()
+  await using dir = await tempDir()
+  const faults = shim.newFaults()
+  const words = ['--import', 'tsx', SCENARIO, faults.file, dir.file('c'), code, '1', '0', ...kind]
+  const env = { ...process.env, ...shim.failing(dir.file('c'), faults), NODE_TEST_CONTEXT: undefined }
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, { env, encoding: 'utf8', timeout: 120_000 })
+  assert.equal(status, 0, stderr)
+  const { runs, tellings } = JSON.parse(stdout) as { runs: number; tellings: number }
+  t.diagnostic(`${runs} runs, in ${tellings} of them the disk was told to fail`)
+  assert.ok(runs >= 6 && tellings > 0)
+}
+
+test('a head page of the index that cannot be written, once or for good, costs no byte, and caching resumes in the same host', async (t) => {
+  await runScenario(t, 'EIO', ['headPage'])
+})
+
 for (const code of CODES) {
   test(`${code} at any operation, once or for good, costs no byte, and caching resumes`, async (t) => {
-    const why = whyNoShim()
-    if (why !== undefined) return t.skip(why)
-    await using shim = await compileShim()
-    await using dir = await tempDir()
-    const faults = shim.newFaults()
-    const words = ['--import', 'tsx', SCENARIO, faults.file, dir.file('c'), code, '1', '0']
-    const env = { ...process.env, ...shim.failing(dir.file('c'), faults), NODE_TEST_CONTEXT: undefined }
-    const { status, stdout, stderr } = spawnSync(process.execPath, words, { env, encoding: 'utf8', timeout: 120_000 })
-    assert.equal(status, 0, stderr)
-    const { runs, tellings } = JSON.parse(stdout) as { runs: number; tellings: number }
-    t.diagnostic(`${runs} runs, in ${tellings} of them the disk was told to fail`)
-    assert.ok(runs >= 6 && tellings > 0)
+    await runScenario(t, code)
   })
 
   test(`a host whose disk fails with ${code} plays on, says so, and caches again when it works`, async (t) => {

@@ -9,6 +9,7 @@ import type { Extent } from './extent.ts'
 import type { IndexChange, IndexDb } from './index-db.ts'
 import { isUnusable, stampOf } from './extent-check.ts'
 import type { OpenFiles } from './open-files.ts'
+import type { ExtentKey, ExtentRecord } from './records.ts'
 
 /** Commits are grouped for so long: it bounds what a kill loses, and LMDB's cost (14 commits against 324: no difference). */
 const COMMIT_DELAY_MS = 25
@@ -56,6 +57,13 @@ export class CommitQueue {
     await this.#last
   }
 
+  /** What would be committed of these: the data of those that are marked comes first, as in a commit. They stay marked. */
+  async records(extents: readonly Extent[]): Promise<[ExtentKey, ExtentRecord][]> {
+    const { isCurrent, bootId } = this.#parts
+    await Promise.all([...this.#dirty].filter(isCurrent).map((extent) => this.#settleFile(extent)))
+    return extents.filter((extent) => isCurrent(extent) && !extent.isEmpty).map((extent) => [extent.key, extent.toRecord(bootId)])
+  }
+
   /** The written state of every marked extent, in one transaction. What is written meanwhile goes into the next. */
   #commitDirty(): void {
     clearTimeout(this.#timer)
@@ -91,7 +99,9 @@ export class CommitQueue {
     const { index, onCommitted, onFailure: tell } = this.#parts
     this.#last = this.#last.then(async () => {
       try {
-        await index.commit(await changes())
+        const due = await changes()
+        if (due.length === 0) return // and nothing is known of the disk
+        await index.commit(due)
         onCommitted()
       } catch (error) {
         onFailure?.()

@@ -42,7 +42,7 @@ export class DiskState {
 
   fail(part: DiskPart, error: NodeJS.ErrnoException): void {
     const isNew = this.#failures.size === 0
-    this.#failures.set(part, error.code ?? error.message)
+    this.#failures.set(part, reasonOf(error))
     this.#retryAtMs = Date.now() + this.#parts.retryMs
     if (this.#timer === undefined) {
       this.#timer = setTimeout(() => {
@@ -51,7 +51,9 @@ export class DiskState {
       }, Math.max(this.#parts.retryMs, MIN_RETRY_TIMER_MS))
       this.#timer.unref()
     }
-    if (isNew) this.#parts.tell(`the cache directory cannot be written (${error.message}): playing on without caching`, true)
+    if (!isNew) return
+    const end = ['ENOSPC', 'EDQUOT'].includes(codeOf(error) ?? '') ? 'there is room again' : 'it can be'
+    this.#parts.tell(`the cache directory cannot be written (${reasonOf(error)}): playing on without caching until ${end}`, true)
   }
 
   succeed(part: DiskPart): void {
@@ -76,4 +78,14 @@ export class DiskState {
     clearTimeout(this.#timer)
     this.#failures.clear()
   }
+}
+
+/** The system's words without its codes: of `ENOSPC: no space left on device, open '…'` what stands in the middle. */
+function reasonOf({ message }: Error): string {
+  return /^E[A-Z0-9]+: ([^,]+)/.exec(message)?.[1] ?? message
+}
+
+/** An error of the index has the system's as its cause. */
+function codeOf({ code, cause }: NodeJS.ErrnoException): string | undefined {
+  return code ?? (cause as NodeJS.ErrnoException | undefined)?.code
 }

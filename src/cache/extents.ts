@@ -18,7 +18,7 @@ import type { IndexChange, IndexContent, IndexDb } from './index-db.ts'
 import { extentPath, newExtentFileName, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
 import { claimSubdir } from './private-dir.ts'
-import type { ExtentKey } from './records.ts'
+import type { ExtentKey, ExtentRecord } from './records.ts'
 import { removeOrphans } from './recovery.ts'
 import { Room } from './room.ts'
 
@@ -302,6 +302,11 @@ export class Extents {
       await this.#files.forget(extent.path)
       await unlink(extent.path).catch(() => undefined)
     }
+  }
+
+  /** What an index would say of them now. */
+  async records(): Promise<[ExtentKey, ExtentRecord][]> {
+    return await this.#commits.records([...this.#extents.values()].flatMap((extents) => [...extents.values()]))
   }
 
   /** The disk works again: what it did not take is committed now. */

@@ -7,8 +7,9 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { access, constants as fsConstants, statfs } from 'node:fs/promises'
+import { access, constants as fsConstants, mkdir, rename, rm, rmdir, statfs } from 'node:fs/promises'
 import { constants } from 'node:os'
+import { join } from 'node:path'
 import { open, type Database, type RootDatabase } from 'lmdb'
 
 import { unwritable } from './layout.ts'
@@ -47,17 +48,22 @@ const { errno } = constants
 
 /** More than one transaction takes: the incomplete chunks of a resource are 4 MiB at most. */
 const MIN_FREE_BYTES = 8 * 1024 * 1024
+/** More than a record takes of a new index. */
+const RECORD_BYTES = 4096
+/** Each lost index keeps three descriptors and its map for as long as the process lives. */
+const MAX_LOST = 32
 /** A commit takes 0.1 ms and a slow disk's some hundred; after an error in the middle lmdb-js never tells at all. */
 const DEADLINE_MS = 3_000
 
 export class IndexDb {
   readonly #dir: string
-  readonly #tables: Tables
+  #tables: Tables
   /** Ends when the transactions so far have, or have been given up. */
   #turn: Promise<void> = Promise.resolve()
   #hasFailed = false
   /** A transaction was given up; the next one must wait until it is known to have ended. */
   #isStuck = false
+  #lostCount = 0
   #damagedRecords = 0
 
   /** @throws IndexUnreadable when LMDB finds it damaged, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
@@ -130,13 +136,11 @@ export class IndexDb {
   }
 
   async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
-    if (records.length === 0 && this.partials(generation).length === 0) return
     await this.#transact(() => void (records.length === 0 ? this.#tables.partials.remove(generation) : this.#tables.partials.put(generation, records)))
   }
 
   /** All changes in one transaction. */
   async commit(changes: readonly IndexChange[]): Promise<void> {
-    if (changes.length === 0) return
     await this.#transact(() => {
       for (const { key, record } of changes) {
         const place: [string, number] = [key.generation, key.index]
@@ -152,26 +156,33 @@ export class IndexDb {
   }
 
   async #transact(change: () => void): Promise<void> {
-    const transaction = this.#turn.then(async () => {
+    await this.#inTurn(async () => {
+      if (this.#isStuck) throw new Error('an earlier transaction has not ended')
+      if (this.isLost) throw new Error('LMDB has given its file up')
+      await this.#ensureRoom(MIN_FREE_BYTES)
+      await this.#withinDeadline(this.#tables.root.transaction(change))
+    })
+  }
+
+  async #inTurn(action: () => Promise<void>): Promise<void> {
+    const turn = this.#turn.then(async () => {
       try {
-        if (this.#isStuck) throw new Error('an earlier transaction has not ended')
-        await this.#ensureRoom()
-        await this.#withinDeadline(this.#tables.root.transaction(change))
+        await action()
         this.#hasFailed = false
       } catch (error) {
         this.#hasFailed = true
         ;(error as { readonly commitError?: Promise<never> }).commitError?.catch(() => {}) // the same failure once more
-        throw new Error('the index takes no more', { cause: error })
+        throw new Error(`its index takes no more: ${(error as Error).message.replace(/ \(.*/, '')}`, { cause: error })
       }
     })
-    this.#turn = transaction.catch(() => {})
-    await transaction
+    this.#turn = turn.catch(() => {})
+    await turn
   }
 
   /** LMDB is never asked to write to a disk that cannot take it: its message of a failed write overruns its buffer. */
-  async #ensureRoom(): Promise<void> {
+  async #ensureRoom(neededBytes: number): Promise<void> {
     const [{ bavail, bsize }] = await Promise.all([statfs(this.#dir), access(this.#dir, fsConstants.W_OK)])
-    if (bavail * bsize < MIN_FREE_BYTES) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+    if (bavail * bsize < neededBytes) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
   }
 
   async #withinDeadline(ending: PromiseLike<unknown>): Promise<void> {
@@ -187,7 +198,40 @@ export class IndexDb {
     await Promise.race([settled, expiry]).finally(() => clearTimeout(timer))
   }
 
-  /** Where a head page could not be written, LMDB refuses all until the next host, reading too: nothing is known then. */
+  /** A head page could not be written: from then on LMDB refuses all in this process, reading too, until `renew`. */
+  get isLost(): boolean {
+    try {
+      this.#tables.root.get('salt')
+      return false
+    } catch (error) {
+      return isPanic(error)
+    }
+  }
+
+  /**
+   * Puts a new index with what is known in the place of a lost one. It is written beside it and renamed when it is complete,
+   * so a host that dies here leaves one or the other. LMDB cannot go on with the file that it gave up, and lmdb-js cannot
+   * close it, so this is done some times only; then the next host is waited for.
+   */
+  async renew(contentNow: () => Promise<IndexContent>): Promise<void> {
+    await this.#inTurn(async () => {
+      if (this.#lostCount >= MAX_LOST) throw new Error('LMDB has given its file up too often')
+      this.#lostCount++
+      const content = await contentNow() // what changes from here on is committed in a later turn
+      await this.#ensureRoom(MIN_FREE_BYTES + (content.extents.length + content.resources.length) * RECORD_BYTES)
+      const fresh = `${this.#dir}.new`
+      await rm(fresh, { recursive: true, force: true })
+      await mkdir(fresh, { mode: 0o700 })
+      const tables = tablesOf(openRoot(fresh))
+      await this.#withinDeadline(tables.root.transaction(() => putAll(tables, content)))
+      await this.#withinDeadline(tables.root.flushed)
+      for (const name of ['lock.mdb', 'data.mdb']) await rename(join(fresh, name), join(this.#dir, name))
+      await rmdir(fresh)
+      this.#tables = tables
+    })
+  }
+
+  /** What a lost index does not tell is not known. */
   #read<T>(read: (tables: Tables) => T): T | undefined {
     try {
       return read(this.#tables)
@@ -208,15 +252,9 @@ export class IndexDb {
     return this.#damagedRecords
   }
 
-  /** Into a new index: what was saved of a damaged one. Its chunks are believed only by their checksums. */
-  async restore({ salt, resources, extents }: IndexContent): Promise<void> {
-    await this.#transact(() => {
-      if (salt !== undefined) void this.#tables.root.put('salt', salt)
-      for (const [key, record] of resources) void this.#tables.resources.put(key, sealResource(key, record))
-      for (const [key, record] of extents) {
-        void this.#tables.extents.put([key.generation, key.index], sealExtent(key, { ...record, bootId: '' }))
-      }
-    })
+  /** Into a new index: what was saved of a damaged one. */
+  async restore(content: IndexContent): Promise<void> {
+    await this.#transact(() => putAll(this.#tables, content))
   }
 
   /** Resolves when what was committed is on the disk, or the disk has failed. */
@@ -243,7 +281,7 @@ interface Tables {
 
 function openRoot(dir: string): RootDatabase {
   // A batch of lmdb-js has a promise that nobody can reach: a full disk would end the process by its rejection.
-  return open({ path: dir, name: 'meta', maxDbs: 4, eventTurnBatching: false })
+  return open({ path: dir, noSubdir: false, name: 'meta', maxDbs: 4, eventTurnBatching: false })
 }
 
 function tablesOf(root: RootDatabase): Tables {
@@ -253,6 +291,12 @@ function tablesOf(root: RootDatabase): Tables {
     extents: root.openDB({ name: 'extents' }),
     partials: root.openDB({ name: 'partials' }),
   }
+}
+
+function putAll(tables: Tables, { salt, resources, extents }: IndexContent): void {
+  if (salt !== undefined) void tables.root.put('salt', salt)
+  for (const [key, record] of resources) void tables.resources.put(key, sealResource(key, record))
+  for (const [key, record] of extents) void tables.extents.put([key.generation, key.index], sealExtent(key, record))
 }
 
 /** LMDB's word for it; lmdb-js gives it different numbers. */

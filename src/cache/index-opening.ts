@@ -60,7 +60,7 @@ export async function openIndex(layout: Layout, bootId: string): Promise<OpenedI
 async function beginAnew(layout: Layout, bootId: string, problem: string, saved: IndexContent): Promise<OpenedIndex> {
   const aside = setAside(layout, problem)
   const index = await IndexDb.open(layout.indexDir)
-  await index.restore(saved)
+  await index.restore({ ...saved, extents: saved.extents.map(([key, record]) => [key, { ...record, bootId: '' }]) }) // only by their checksums
   writeState(layout.indexDir, { state: 'open', bootId })
   const counts = `${saved.resources.length} files and ${saved.extents.length} extents`
   const damage = `the index was damaged (${problem}): it is set aside as ${aside}, a new one begins with ${counts} that could be read`
@@ -160,7 +160,8 @@ function setAside(layout: Layout, problem: string): string {
     renameSync(layout.indexDir, aside)
     mkdirSync(layout.indexDir, { mode: 0o700 })
   } catch (cause) {
-    throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', `the index in ${layout.dir} is damaged (${problem}) and cannot be set aside`, { cause })
+    const message = `the index in ${layout.dir} is damaged (${problem}) and cannot be set aside: remove that directory, or choose another with --cache-dir`
+    throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', message, { cause })
   }
   return aside
 }

@@ -7,6 +7,7 @@
 
 import { statfs } from 'node:fs/promises'
 
+import { formatSize } from '../config.ts'
 import { victims, type EvictionCandidate } from './eviction.ts'
 import type { Extent } from './extent.ts'
 
@@ -80,7 +81,7 @@ export class Room {
       if (reserveFreeBytes === 0 || lackingBytes <= 0) break
       if (this.#eviction !== undefined) await this.#eviction
       else if (!(await this.#evict(lackingBytes))) {
-        throw Object.assign(new Error(`less than ${reserveFreeBytes} bytes are free on the disk`), { code: 'ENOSPC' })
+        throw Object.assign(new Error(`less than the ${formatSize(reserveFreeBytes)} of --reserve are free on the disk`), { code: 'ENOSPC' })
       }
     }
     this.#uncheckedBytes = this.#pendingBytes

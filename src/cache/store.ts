@@ -19,7 +19,7 @@ import { lockDir, type DirLock } from './dir-lock.ts'
 import { DiskState } from './disk-state.ts'
 import { Extents } from './extents.ts'
 import { Generation } from './generation.ts'
-import type { IndexDb } from './index-db.ts'
+import type { IndexContent, IndexDb } from './index-db.ts'
 import { closeIndex, openIndex, type OpenedIndex } from './index-opening.ts'
 import { layoutOf, type Layout } from './layout.ts'
 import type { PartialRecord, ResourceRecord } from './records.ts'
@@ -124,6 +124,7 @@ export class Store {
 
   async close(): Promise<void> {
     if (this.#isClosed) return
+    if (this.#index.isLost) await this.#renewIndex() // LMDB may have given it up since the last commit, without a word
     for (const { generation } of this.#open.values()) await this.#saveGeneration(generation)
     this.#isClosed = true
     this.#extents.refuseWrites()
@@ -197,7 +198,7 @@ export class Store {
     const extents = [...this.#extents.of(record.generation).values()].filter((extent) => extent.pendingWrites === 0)
     const freedBytes = extents.reduce((sum, extent) => sum + extent.lengthBytes, 0)
     await this.#extents.remove(extents)
-    await this.#disk.tookInIndex(this.#index.putPartials(record.generation, []))
+    await this.#savePartials(record.generation, [])
     return freedBytes
   }
 
@@ -237,12 +238,17 @@ export class Store {
   /** Waits for its writes, and keeps what its incomplete chunks hold: what was once played is not fetched again. */
   async #saveGeneration(generation: Generation): Promise<void> {
     await generation.settle()
-    await this.#disk.tookInIndex(this.#index.putPartials(generation.id, generation.partialRecords()))
+    await this.#savePartials(generation.id, generation.partialRecords())
   }
 
   async #forgetGeneration(generation: string): Promise<void> {
     await this.#extents.remove([...this.#extents.of(generation).values()])
-    await this.#disk.tookInIndex(this.#index.putPartials(generation, []))
+    await this.#savePartials(generation, [])
+  }
+
+  async #savePartials(generation: string, records: readonly PartialRecord[]): Promise<void> {
+    if (records.length === 0 && this.#index.partials(generation).length === 0) return
+    await this.#disk.tookInIndex(this.#index.putPartials(generation, records))
   }
 
   // ---- a failing disk
@@ -250,7 +256,8 @@ export class Store {
   /** Writes a little to both states: there may be nothing else to write. */
   async #probe(): Promise<void> {
     if (this.#isClosed) return
-    await this.#disk.tookInIndex(this.#index.probe())
+    if (this.#index.isLost) await this.#renewIndex()
+    else await this.#disk.tookInIndex(this.#index.probe())
     const path = join(this.#layout.dir, 'probe')
     const write = async (): Promise<void> => {
       await rm(path, { recursive: true, force: true })
@@ -264,6 +271,15 @@ export class Store {
     } finally {
       await unlink(path).catch(() => undefined)
     }
+  }
+
+  /** Incomplete chunks are not in it: those of open generations are saved when these are released, the others are fetched again. */
+  async #renewIndex(): Promise<void> {
+    const contentNow = async (): Promise<IndexContent> => {
+      const extents = await this.#extents.records()
+      return { salt: this.salt, resources: [...this.#resources.all], extents, damagedRecords: 0 }
+    }
+    await this.#disk.tookInIndex(this.#index.renew(contentNow))
   }
 
   /** It works again: what it did not take is written now. */

@@ -6,8 +6,9 @@
 // DISK_SHIM_CONTROL  a file of five int32 that a test reads and writes while the process runs: operations seen so far, the
 //                    first to fail, how many fail, with which errno, and which kinds of operation count (bits: see `enum kind`)
 //
-// LMDB's own files never fail here: its message of a failed write overruns its buffer and may end the process. A full disk
-// says so when it is asked for its free space, a read-only one when it is asked for access, so nothing should get that far.
+// LMDB's own files fail only where that is asked for by name, and only when a head page of its data is written: its message of
+// any other failed write overruns its buffer and may end the process. A full disk says so when it is asked for its free space,
+// a read-only one when it is asked for access, so nothing should get that far.
 //
 // Only what Node and LMDB call is wrapped. One lock is held over each operation and its record, so that their orders agree.
 #define _GNU_SOURCE
@@ -25,9 +26,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum kind { OPEN = 1, WRITE = 2, READ = 4, SYNC = 8, NAME = 16, STATFS = 32 };
+enum kind { OPEN = 1, WRITE = 2, READ = 4, SYNC = 8, NAME = 16, STATFS = 32, HEAD_PAGE = 64 };
 enum record_type { R_CREATE = 1, R_WRITE, R_TRUNCATE, R_SYNC, R_RENAME, R_UNLINK, R_MKDIR, R_RMDIR };
-enum { MAX_FDS = 4096 };
+enum { MAX_FDS = 4096, LMDB_HEAD_BYTES = 2 * 4096 };
 
 struct control { volatile int32_t seen, first, count, error, kinds; };
 
@@ -143,6 +144,7 @@ static ssize_t noted(int fd, ssize_t done, off64_t offset, const struct iovec *d
 ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
   if (!is_file_of_ours(fd)) return REAL(pwrite64)(fd, bytes, length, offset);
   if (fails_on(fd, WRITE)) return -1;
+  if (fds[fd].never_fails && offset < LMDB_HEAD_BYTES && fails(HEAD_PAGE)) return -1;
   struct iovec data = { (void *)bytes, length };
   return LOCKED(ssize_t, noted(fd, REAL(pwrite64)(fd, bytes, length, offset), offset, &data, 1));
 }

@@ -12,7 +12,7 @@ import { tempDir } from './temp-dir.ts'
 const SOURCE = fileURLToPath(new URL('../native/disk-shim.c', import.meta.url))
 const CONTROL_BYTES = 20
 
-export const KINDS = { open: 1, write: 2, read: 4, sync: 8, name: 16, statfs: 32 } as const
+export const KINDS = { open: 1, write: 2, read: 4, sync: 8, name: 16, statfs: 32, headPage: 64 } as const
 export type Kind = keyof typeof KINDS
 export type FaultCode = 'ENOSPC' | 'EIO' | 'EROFS' | 'EMFILE'
 
@@ -63,8 +63,8 @@ export class Faults {
   }
 
   /** From the `nth` operation from now on (from 0), `count` of them fail with `code`. */
-  arm(code: FaultCode, nth: number, count: number): void {
-    this.#write([0, nth, count, constants.errno[code], KINDS_OF[code].reduce((bits, kind) => bits | KINDS[kind], 0)])
+  arm(code: FaultCode, nth: number, count: number, kinds: readonly Kind[] = KINDS_OF[code]): void {
+    this.#write([0, nth, count, constants.errno[code], kinds.reduce((bits, kind) => bits | KINDS[kind], 0)])
   }
 
   /** Nothing fails any more; what could is counted on. */

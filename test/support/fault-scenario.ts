@@ -1,6 +1,6 @@
 /**
- * A program under the disk shim: `fault-scenario.ts CONTROL DIR CODE STRIDE OFFSET`. A film is cached while the n-th operation
- * on the directory fails, once and from then on, for every STRIDE-th n that the work has, from OFFSET on.
+ * A program under the disk shim: `fault-scenario.ts CONTROL DIR CODE STRIDE OFFSET [KIND]`. A film is cached while the n-th
+ * operation on the directory (of that kind) fails, once and from then on, for every STRIDE-th n that the work has, from OFFSET on.
  *
  * Every byte must be readable all the time, the disk works again by itself when the failures end, and then all of the film
  * is on it, and right, for the next store too. Prints what it did as JSON; fails at the first thing that is not so.
@@ -13,12 +13,13 @@ import { CHUNK_BYTES, EXTENT_BYTES } from '../../src/bytes/ranges.ts'
 import type { Generation } from '../../src/cache/generation.ts'
 import type { Store } from '../../src/cache/store.ts'
 import { patternContent } from './content.ts'
-import { type FaultCode, Faults } from './disk-shim.ts'
+import { type FaultCode, Faults, type Kind, KINDS_OF } from './disk-shim.ts'
 import { fill, newGeneration, openStore } from './stores.ts'
 
 const CONTENT = patternContent(EXTENT_BYTES + 3 * CHUNK_BYTES + 500)
 /** Of the film these parts are played: in two extents, and an incomplete chunk. */
-const PARTS = [[0, 3 * CHUNK_BYTES], [EXTENT_BYTES - CHUNK_BYTES, CONTENT.sizeBytes], [5 * CHUNK_BYTES, 5 * CHUNK_BYTES + 700]] as const
+const COMPLETE = [[0, 3 * CHUNK_BYTES], [EXTENT_BYTES - CHUNK_BYTES, CONTENT.sizeBytes]] as const
+const PARTS = [...COMPLETE, [5 * CHUNK_BYTES, 5 * CHUNK_BYTES + 700]] as const
 const ONCE = 1
 const FROM_THEN_ON = 1e9
 /** The disk is tried again after some 0.1 s. */
@@ -30,22 +31,30 @@ interface Told {
   tellings: number
 }
 
-async function main(control: string, dir: string, code: FaultCode, stride: number, offset: number): Promise<void> {
+async function main(control: string, dir: string, code: FaultCode, stride: number, offset: number, kind: Kind | undefined): Promise<void> {
   const faults = new Faults(control)
   const told: Told = { runs: 0, tellings: 0 }
   for (const count of [ONCE, FROM_THEN_ON]) {
-    for (let nth = offset; await run(faults, dir, code, nth, count, told).catch((cause: unknown) => {
+    for (let nth = offset; await run({ faults, code, nth, count, kinds: kind === undefined ? KINDS_OF[code] : [kind] }, dir, told).catch((cause: unknown) => {
       throw new Error(`${code} at operation ${nth}, ${count === ONCE ? 'once' : 'from then on'}`, { cause })
     }); nth += stride);
   }
   process.stdout.write(JSON.stringify(told))
 }
 
+interface Fault {
+  readonly faults: Faults
+  readonly code: FaultCode
+  readonly nth: number
+  readonly count: number
+  readonly kinds: readonly Kind[]
+}
+
 /** @returns whether there was an n-th operation */
-async function run(faults: Faults, dir: string, code: FaultCode, nth: number, count: number, told: Told): Promise<boolean> {
+async function run({ faults, code, nth, count, kinds }: Fault, dir: string, told: Told): Promise<boolean> {
   const messages: string[] = []
   let store = await openStore(dir, { diskRetryMs: 1, onDiskState: (message) => messages.push(message) })
-  faults.arm(code, nth, count)
+  faults.arm(code, nth, count, kinds)
   const generation = await newGeneration(store, CONTENT.sizeBytes)
   for (const [start, end] of PARTS) fill(generation, CONTENT, start, end)
   await generation.locate(5 * CHUNK_BYTES) // another process reads the incomplete chunk
@@ -61,7 +70,9 @@ async function run(faults: Faults, dir: string, code: FaultCode, nth: number, co
   await store.close()
 
   store = await openStore(dir, { checkedShare: 1 })
-  await assertAll(store.openGeneration(generation.id, CONTENT.sizeBytes))
+  const again = store.openGeneration(generation.id, CONTENT.sizeBytes)
+  for (const [start, end] of COMPLETE) assert.ok(again.present.covers(start, end), `${start} to ${end} is known to the next store`)
+  await assertAll(again)
   assert.equal(store.stats.damagedChunks, 0)
   await store.close()
   rmSync(dir, { recursive: true })
@@ -91,5 +102,5 @@ async function resumed(store: Store, generation: Generation): Promise<void> {
   }
 }
 
-const [control, dir, code, stride, offset] = process.argv.slice(2)
-await main(control!, dir!, code as FaultCode, Number(stride), Number(offset))
+const [control, dir, code, stride, offset, kind] = process.argv.slice(2)
+await main(control!, dir!, code as FaultCode, Number(stride), Number(offset), kind as Kind | undefined)
