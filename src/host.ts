@@ -155,6 +155,11 @@ export class Host {
     return { pid: process.pid, version: VERSION, protocol: PROTOCOL_VERSION, socket, proxy: this.#urls.base }
   }
 
+  /** Whether `process.exit` would not end. */
+  get hasHungThread(): boolean {
+    return this.#store.hasHungThread
+  }
+
   /** Finishes writes, commits, and leaves the directory to the next host. */
   async stop(): Promise<void> {
     this.#stopping ??= this.#stop()

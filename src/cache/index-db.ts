@@ -64,6 +64,7 @@ export class IndexDb {
   /** A transaction was given up; the next one must wait until it is known to have ended. */
   #isStuck = false
   #lostCount = 0
+  #hasHungThread = false
   #damagedRecords = 0
 
   /** @throws IndexUnreadable when LMDB finds it damaged, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
@@ -158,8 +159,8 @@ export class IndexDb {
   async #transact(change: () => void): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#isStuck) throw new Error('an earlier transaction has not ended')
-      if (this.isLost) throw new Error('LMDB has given its file up')
       await this.#ensureRoom(MIN_FREE_BYTES)
+      if (this.isLost) throw new Error('LMDB has given its file up') // asked last: it may do so between two transactions
       await this.#withinDeadline(this.#tables.root.transaction(change))
     })
   }
@@ -208,6 +209,11 @@ export class IndexDb {
     }
   }
 
+  /** A transaction that LMDB could not begin has left a thread that waits for ever; `process.exit` would wait for it. */
+  get hasHungThread(): boolean {
+    return this.#hasHungThread || this.#isStuck
+  }
+
   /**
    * Puts a new index with what is known in the place of a lost one. It is written beside it and renamed when it is complete,
    * so a host that dies here leaves one or the other. LMDB cannot go on with the file that it gave up, and lmdb-js cannot
@@ -228,6 +234,8 @@ export class IndexDb {
       for (const name of ['lock.mdb', 'data.mdb']) await rename(join(fresh, name), join(this.#dir, name))
       await rmdir(fresh)
       this.#tables = tables
+      this.#hasHungThread ||= this.#isStuck
+      this.#isStuck = false
     })
   }
 

@@ -135,6 +135,11 @@ export class Store {
     this.#lock.release()
   }
 
+  /** Whether the process can only be ended by force, once this is closed. */
+  get hasHungThread(): boolean {
+    return this.#index.hasHungThread
+  }
+
   /** What was learned of origins: not the store's business, but to be found again. */
   get origins(): unknown {
     try {

@@ -159,13 +159,18 @@ async function isListening(socketPath: string): Promise<boolean> {
 async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
   let signals = 0
   const onSignal = (): void => {
-    if (++signals > 1) process.exit(EXIT.interrupted)
+    if (++signals > 1) leave(host, EXIT.interrupted)
     void host.stop()
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   await host.stopped
   // Everything is closed; a connection to an origin that was just being made must not keep the process.
-  setTimeout(() => process.exit(EXIT.ok), LEAVING_MS).unref()
+  setTimeout(() => leave(host, EXIT.ok), LEAVING_MS).unref()
   if (flags.json === true) process.stdout.write(`${JSON.stringify({ event: 'stopped' })}\n`)
   return EXIT.ok
+}
+
+function leave(host: Host, code: number): void {
+  if (host.hasHungThread) process.kill(process.pid, 'SIGKILL')
+  process.exit(code)
 }

@@ -29,17 +29,20 @@ interface Told {
   runs: number
   /** Runs in which a failure was met and told. */
   tellings: number
+  /** As a host would have to, this program ends by force. */
+  hasHungThread: boolean
 }
 
 async function main(control: string, dir: string, code: FaultCode, stride: number, offset: number, kind: Kind | undefined): Promise<void> {
   const faults = new Faults(control)
-  const told: Told = { runs: 0, tellings: 0 }
+  const told: Told = { runs: 0, tellings: 0, hasHungThread: false }
   for (const count of [ONCE, FROM_THEN_ON]) {
     for (let nth = offset; await run({ faults, code, nth, count, kinds: kind === undefined ? KINDS_OF[code] : [kind] }, dir, told).catch((cause: unknown) => {
       throw new Error(`${code} at operation ${nth}, ${count === ONCE ? 'once' : 'from then on'}`, { cause })
     }); nth += stride);
   }
   process.stdout.write(JSON.stringify(told))
+  if (told.hasHungThread) process.kill(process.pid, 'SIGKILL')
 }
 
 interface Fault {
@@ -68,6 +71,7 @@ async function run({ faults, code, nth, count, kinds }: Fault, dir: string, told
   await resumed(store, generation)
   await assertAll(generation)
   await store.close()
+  told.hasHungThread ||= store.hasHungThread
 
   store = await openStore(dir, { checkedShare: 1 })
   const again = store.openGeneration(generation.id, CONTENT.sizeBytes)
