@@ -33,6 +33,7 @@ export class Http2Error extends Error {
 
   constructor(code: string, isUnprocessed: boolean, cause?: Error) {
     super(`HTTP/2 ${code}`, cause === undefined ? undefined : { cause })
+    this.name = 'Http2Error'
     this.code = code
     this.isUnprocessed = isUnprocessed
   }
@@ -48,6 +49,8 @@ export interface SessionEvents {
 
 export class Http2Session {
   readonly #session: ClientHttp2Session
+  readonly #socket: Socket
+  readonly #hasPeer: boolean
   readonly #events: SessionEvents
   #isEnded = false
   #wasAsked = false
@@ -60,6 +63,8 @@ export class Http2Session {
 
   constructor(url: URL, socket: Socket, events: SessionEvents) {
     this.#events = events
+    this.#socket = socket
+    this.#hasPeer = hasPeer(socket)
     this.#session = connect(url.origin, {
       createConnection: () => socket,
       settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
@@ -84,7 +89,15 @@ export class Http2Session {
   }
 
   get isUsable(): boolean {
-    return !this.#isEnded && !this.#session.closed && !this.#session.destroyed
+    return !this.#isEnded && !this.#session.closed && !this.#session.destroyed && !this.#isReset
+  }
+
+  /**
+   * Node 20 does not notice a reset that the write of a cancellation meets: it stops reading, and says nothing to anybody. A
+   * socket that has been reset has no peer any more.
+   */
+  get #isReset(): boolean {
+    return this.#hasPeer && !hasPeer(this.#socket)
   }
 
   /** Whether there was any request on it. */
@@ -151,7 +164,8 @@ export class Http2Session {
     const code = CODE_NAMES.get(stream.rstCode ?? 0)
     const isUnprocessed = !hasHead && (code === 'REFUSED_STREAM' || stream.id === undefined)
     if (this.#error !== undefined) return new Http2Error(codeOf(this.#error), !hasHead, this.#error)
-    if (code !== undefined && code !== 'NO_ERROR') return new Http2Error(code, isUnprocessed, failure)
+    const isLost = this.#session.destroyed && code === 'CANCEL' // what node makes of streams whose connection has gone
+    if (code !== undefined && code !== 'NO_ERROR' && !isLost) return new Http2Error(code, isUnprocessed, failure)
     return new Http2Error('ECONNRESET', isUnprocessed || (!hasHead && this.#isEnded), failure)
   }
 
@@ -160,6 +174,7 @@ export class Http2Session {
   }
 
   #askForLife(): void {
+    if (this.#isReset && !this.#session.destroyed) return this.#session.destroy(new Http2Error('ECONNRESET', false))
     if (performance.now() - this.#heardMs < SILENT_MS || this.#pingTimer !== undefined || !this.isUsable) return
     this.#pingTimer = setTimeout(() => this.#session.destroy(new Http2Error('ETIMEDOUT', false)), PONG_WITHIN_MS)
     this.#session.ping((error) => {
@@ -199,6 +214,11 @@ export class Http2Session {
     this.#session.destroy()
     await closed
   }
+}
+
+/** A socket remembers its peer once it was asked; one derived from it asks each time. */
+function hasPeer(socket: Socket): boolean {
+  return (Object.create(socket) as Socket).remoteAddress !== undefined
 }
 
 /** Repeated fields as arrays, as admission wants them: Node drops repetitions of some and joins others. */

@@ -102,7 +102,6 @@ export class SecureCarrier implements Carrier {
   }
 
   send(request: OutgoingRequest, observer: ExchangeObserver): Exchange {
-    if (this.#http1 !== undefined) return this.#http1.send(request, observer)
     const exchange = new DeferredExchange()
     this.#sendOn(exchange, request, observer, 0)
     return exchange

@@ -28,13 +28,19 @@ const REASONS: Readonly<Record<string, string>> = {
   ERR_SSL_WRONG_VERSION_NUMBER: 'it does not speak TLS',
   ERR_SSL_PACKET_LENGTH_TOO_LONG: 'it does not speak TLS',
   EPROTO: 'it does not speak TLS as we do',
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: 'it speaks neither HTTP/1.1 nor HTTP/2',
   ERR_HTTP2_ERROR: 'it does not speak proper HTTP/2',
   ERR_HTTP2_SESSION_ERROR: 'it does not speak proper HTTP/2',
 }
 
+const REASONS_BY_NAME: Readonly<Record<string, (code: string) => string>> = {
+  HTTPParserError: () => 'it does not speak proper HTTP',
+  Http2Error: (code) => (code === 'REFUSED_STREAM' ? 'it refuses requests now (HTTP/2 REFUSED_STREAM)' : `it broke the request off (HTTP/2 ${code})`),
+}
+
 export function unreachable(error: Error, url: URL): SeekCacheError {
   const code = (error as NodeJS.ErrnoException).code ?? ''
-  const reason = REASONS[code] ?? (error.name === 'HTTPParserError' ? 'it does not speak proper HTTP' : code || error.message)
+  const reason = REASONS[code] ?? REASONS_BY_NAME[error.name]?.(code) ?? (code || error.message)
   return new SeekCacheError('ERR_SEEKCACHE_ORIGIN_UNREACHABLE', `cannot fetch from ${url.host}: ${reason}`, { cause: error })
 }
 
