@@ -3,7 +3,10 @@
  *
  * Everything is data; `fault-matrix.ts` runs each case at each place of the file, in each state of the cache, through each face.
  */
+import { constants, type Settings } from 'node:http2'
+
 import { patternContent, type Content } from './content.ts'
+import type { Http2Fault } from './http2-origin.ts'
 import type { Fault, OriginRequest } from './origin-reply.ts'
 
 export const SIZE_BYTES = 1_200_000
@@ -65,6 +68,8 @@ export interface FaultCase {
   readonly faults?: (n: number, request: OriginRequest, place: Place) => Fault | readonly Fault[] | undefined
   /** The same with a state of its own for each cell. */
   readonly makeFaults?: () => NonNullable<FaultCase['faults']>
+  /** At an origin that speaks HTTP/2: what the nth request that is affected meets, and how the origin is set. */
+  readonly http2?: { readonly faults?: (n: number) => Http2Fault | undefined; readonly settings?: Settings }
   /** Which requests are affected: those of the region, or all from then on. */
   readonly scope?: 'region' | 'everything'
   readonly outcome: Outcome | ((place: Place) => Outcome)
@@ -84,6 +89,10 @@ function first(count: number, name: string, faults: Faults): FaultCase {
 
 function everywhere(name: string, faults: Faults, outcome: FaultCase['outcome']): FaultCase {
   return { ...always(name, faults, outcome), scope: 'everything' }
+}
+
+function overHttp2(name: string, faults: (n: number) => Http2Fault | undefined, outcome: FaultCase['outcome'] = RECOVERS): FaultCase {
+  return { name: `HTTP/2, ${name}`, http2: { faults }, outcome }
 }
 
 function fails(code: RegExp, status: number | readonly number[], words: RegExp, more: Partial<Failure> = {}): Failure {
@@ -121,6 +130,36 @@ function expiringLinks(): NonNullable<FaultCase['faults']> {
     return uses.get(target)! > 2 ? status(403) : undefined
   }
 }
+
+const { NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = constants
+const HTTP2_CODES = 14
+/** Before the head; the origin has begun with some of these requests, and not with others. */
+const RESETS = [NGHTTP2_REFUSED_STREAM, NGHTTP2_INTERNAL_ERROR, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_CANCEL, NGHTTP2_NO_ERROR]
+const resetBeforeHead = (code: number): Http2Fault => ({ kind: 'reset', code })
+const resetInBody = (code: number, afterBytes: number): Http2Fault => ({ kind: 'reset', code, afterBytes })
+
+const HTTP2_CASES: readonly FaultCase[] = [
+  overHttp2('right', () => undefined),
+  { name: 'HTTP/2, one stream at a time', http2: { settings: { maxConcurrentStreams: 1 } }, outcome: RECOVERS },
+  { name: 'HTTP/2, two streams at a time', http2: { settings: { maxConcurrentStreams: 2 } }, outcome: RECOVERS },
+  overHttp2('GOAWAY that refuses the request', (n) => (n < 3 ? { kind: 'goaway', code: NGHTTP2_NO_ERROR, isRefused: true } : undefined)),
+  overHttp2('GOAWAY in the middle of a body that is then finished', (n) => (n < 3 ? { kind: 'goaway', code: NGHTTP2_NO_ERROR, afterBytes: 5_000 } : undefined)),
+  overHttp2('GOAWAY with an error in the middle of every body', () => ({ kind: 'goaway', code: NGHTTP2_INTERNAL_ERROR, afterBytes: 9_000 })),
+  overHttp2('GOAWAY with an error before every head', () => ({ kind: 'goaway', code: NGHTTP2_INTERNAL_ERROR }), unreachable(/broke/)),
+  overHttp2('RST_STREAM before the head, one code after the other', (n) => (n < RESETS.length ? resetBeforeHead(RESETS[n]!) : undefined)),
+  overHttp2('RST_STREAM before every head', () => resetBeforeHead(NGHTTP2_INTERNAL_ERROR), unreachable(/broke/)),
+  overHttp2('REFUSED_STREAM to every request', () => resetBeforeHead(NGHTTP2_REFUSED_STREAM), unreachable(/refuses requests now/)),
+  overHttp2('RST_STREAM in the body, one code after the other', (n) => (n < HTTP2_CODES ? resetInBody(n, 5_000) : undefined)),
+  overHttp2('RST_STREAM in the middle of every body', () => resetInBody(NGHTTP2_INTERNAL_ERROR, 9_000)),
+  overHttp2('RST_STREAM before any byte of every body', () => resetInBody(NGHTTP2_INTERNAL_ERROR, 0), unreachable(/broke/)),
+  overHttp2('a connection that dies in the middle of a body', (n) => (n < 2 ? { kind: 'disconnect', afterBytes: 5_000 } : undefined)),
+  overHttp2('connections that die in the middle of every body', () => ({ kind: 'disconnect', afterBytes: 9_000 })),
+  overHttp2('connections that die before every head', () => ({ kind: 'disconnect' }), unreachable(/broke/)),
+  overHttp2('a body that stalls', (n) => (n < 2 ? { kind: 'stalled', afterBytes: 1_000 } : undefined)),
+  overHttp2('heads that never come', () => ({ kind: 'held' }), silent()),
+  overHttp2('503, twice', (n) => (n < 2 ? { kind: 'status', status: 503 } : undefined)),
+  overHttp2('404', () => ({ kind: 'status', status: 404 }), answered(404, 404, { gst: 'NOT_FOUND', isFinal: true })),
+]
 
 export const FAULT_CASES: readonly FaultCase[] = [
   // ---- connections and bodies that break
@@ -222,4 +261,5 @@ export const FAULT_CASES: readonly FaultCase[] = [
   { name: 'a certificate for another name', server: 'tls-wrong-name', outcome: { ...unreachable(/certificate is for another host/), lastsToDeadline: false } },
   { name: 'a reset in the TLS handshake', server: 'tls-reset', outcome: unreachable(/broke the connection/) },
   { name: 'no TLS where it was', server: 'tls-none', outcome: unreachable(/does not speak TLS/) },
+  ...HTTP2_CASES,
 ]

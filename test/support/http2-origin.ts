@@ -19,7 +19,12 @@ export type Http2Fault =
   /** GOAWAY. With code 0, what runs is finished, but for this request if it is refused (a session's first cannot be). */
   | { readonly kind: 'goaway'; readonly code: number; readonly afterBytes?: number; readonly isRefused?: boolean }
   | { readonly kind: 'stalled'; readonly afterBytes: number }
-  | { readonly kind: 'disconnect'; readonly afterBytes: number }
+  /** The head does not come, until whoever asked goes. */
+  | { readonly kind: 'held' }
+  /** All connections end at once; before the head where `afterBytes` is undefined. */
+  | { readonly kind: 'disconnect'; readonly afterBytes?: number }
+  /** Less than was asked for, truly told. */
+  | { readonly kind: 'shorter'; readonly lengthBytes: number }
 
 export interface Http2Request {
   readonly index: number
@@ -39,6 +44,8 @@ export interface Http2OriginOptions {
   readonly certificate: Pick<Certificate, 'key' | 'cert'>
   readonly script?: (request: Http2Request) => Http2Fault | undefined
   readonly settings?: Settings
+  /** Of every right answer, besides those that make it one. */
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 const PIECE_BYTES = 64 * 1024
@@ -50,6 +57,7 @@ export class Http2Origin implements AsyncDisposable {
   openCount = 0
   script: ((request: Http2Request) => Http2Fault | undefined) | undefined
   readonly #content: Content
+  readonly #headers: Readonly<Record<string, string>>
   readonly #server: Http2SecureServer
   readonly #sockets = new Set<Socket>()
   readonly #watchers = new Set<() => void>()
@@ -61,8 +69,9 @@ export class Http2Origin implements AsyncDisposable {
     return origin
   }
 
-  private constructor({ content, certificate, script, settings }: Http2OriginOptions) {
+  private constructor({ content, certificate, script, settings, headers = {} }: Http2OriginOptions) {
     this.#content = content
+    this.#headers = headers
     this.script = script
     this.#server = createSecureServer({ key: certificate.key, cert: certificate.cert, settings: settings ?? {} })
     this.#server.on('connection', (socket: Socket) => {
@@ -104,6 +113,10 @@ export class Http2Origin implements AsyncDisposable {
     for (const release of this.#releases.splice(0)) release()
   }
 
+  dropConnections(): void {
+    for (const socket of this.#sockets) socket.destroy()
+  }
+
   #happened(): void {
     for (const watcher of [...this.#watchers]) watcher()
   }
@@ -133,10 +146,16 @@ export class Http2Origin implements AsyncDisposable {
       record.outcome = 'complete'
       return
     }
+    if (fault?.kind === 'held') {
+      record.outcome = 'stalled'
+      this.#happened()
+      return await gone
+    }
+    if (fault?.kind === 'shorter') range.end = Math.min(range.end, range.start + fault.lengthBytes)
     if (fault !== undefined && stopAt === undefined && this.#break(stream, record, fault)) return
     stream.respond({
       ':status': 206, 'content-type': 'video/x-matroska', etag: '"version-1"', 'content-length': range.end - range.start,
-      'content-range': `bytes ${range.start}-${range.end - 1}/${sizeBytes}`,
+      'content-range': `bytes ${range.start}-${range.end - 1}/${sizeBytes}`, ...this.#headers,
     })
     let isStopped = false
     for (let position = range.start; position < range.end && !isGone; ) {
@@ -180,7 +199,9 @@ export class Http2Origin implements AsyncDisposable {
       record.outcome = 'cut'
     } else if (fault.kind === 'disconnect') {
       record.outcome = 'cut'
-      for (const socket of this.#sockets) socket.destroy()
+      this.dropConnections()
+    } else {
+      return false
     }
     this.#happened()
     return true

@@ -36,7 +36,7 @@ export async function makeCertificates(dir: TempDir): Promise<Certificates> {
   await Promise.all([authority('authority'), authority('stranger')])
   const now = ['-days', '2']
   await Promise.all([
-    leaf('tls-good', 'authority', 'IP:127.0.0.1', now),
+    leaf('tls-good', 'authority', 'IP:127.0.0.1,DNS:localhost', now),
     leaf('tls-expired', 'authority', 'IP:127.0.0.1', ['-startdate', '20200101000000Z', '-enddate', '20200102000000Z']),
     leaf('tls-wrong-name', 'authority', 'DNS:elsewhere.example', now),
     leaf('tls-unknown-authority', 'stranger', 'IP:127.0.0.1', now),
