@@ -84,6 +84,21 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([{ kind: 'reopen', afterMs: 1 }, read(29_697)], { kind: 'fill' }),
     ],
   },
+  'who waits for room at an origin is told when one more may be tried there': {
+    sizeBytes: 4_204_830,
+    link: { rttMs: 200, bytesPerMs: 1000, connectionBytesPerMs: 1e9, handshakeRoundTrips: 2, queueMs: 100 },
+    maxRequests: 1,
+    refusal: { status: 503, retryAfterSeconds: 5 },
+    maxWindowBytes: 1024 * KIB,
+    outages: [{ kind: 'down', fromMs: 501, durationMs: 0 }],
+    congestions: [{ fromMs: 0, durationMs: 10 }],
+    readers: [
+      player([pause(500), seek(235), read(765_755)], { startMs: 1 }),
+      player([pause(0), { kind: 'reopen', afterMs: 0 }], { kind: 'fill' }),
+      player([{ kind: 'reopen', afterMs: 207 }, read(340_234), read(649_953), { kind: 'reopen', afterMs: 0 }], { startMs: 394, at: 432 }),
+      player([read(64_874), read(890_531), read(30_740)]),
+    ],
+  },
   'a fetch that has left a window shorter than it is given up': {
     sizeBytes: 1_936_287,
     link: { ...CALM.link, rttMs: 200 },

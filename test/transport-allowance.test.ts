@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { connect } from 'seekcache'
 import {
-  afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, UNLIMITED, type Allowance,
+  afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, nextProbeAtMs, UNLIMITED, type Allowance,
 } from '../src/origin/allowance.ts'
 import { shareOut, type Claim } from '../src/origin/shares.ts'
 import { patternContent } from './support/content.ts'
@@ -33,6 +33,10 @@ test('an overloaded origin gets half of what was in flight, once for all that we
   assert.equal(limitOf(allowance, MAX, t + 2 * MINUTE_MS), 5)
   assert.equal(limitOf(allowance, MAX, t + 4 * MINUTE_MS), 6)
   assert.equal(limitOf(allowance, MAX, t + 60 * MINUTE_MS), MAX)
+  assert.equal(nextProbeAtMs(allowance, MAX, t), t + 2 * MINUTE_MS)
+  assert.equal(nextProbeAtMs(allowance, MAX, t + 2 * MINUTE_MS), t + 4 * MINUTE_MS)
+  assert.equal(nextProbeAtMs(allowance, MAX, t + 60 * MINUTE_MS), undefined)
+  assert.equal(nextProbeAtMs(UNLIMITED, MAX, t), undefined)
 })
 
 test('where one more is refused, the next try waits twice as long', () => {

@@ -45,6 +45,12 @@ export function limitOf(allowance: Allowance, maxRequests: number, nowMs: number
   return Math.min(maxRequests, allowance.learnedLimit + probesSince(allowance, nowMs))
 }
 
+/** When the limit rises by itself; undefined where there is no more to try. */
+export function nextProbeAtMs(allowance: Allowance, maxRequests: number, nowMs: number): number | undefined {
+  if (limitOf(allowance, maxRequests, nowMs) >= maxRequests) return undefined
+  return allowance.learnedAtMs + (probesSince(allowance, nowMs) + 1) * allowance.probeIntervalMs
+}
+
 function probesSince({ learnedAtMs, probeIntervalMs }: Allowance, nowMs: number): number {
   return Math.max(0, Math.floor((nowMs - learnedAtMs) / probeIntervalMs))
 }

@@ -5,7 +5,7 @@
  * waits here where the origin takes no more, and schedules make room for it.
  */
 
-import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, type Allowance } from './allowance.ts'
+import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, nextProbeAtMs, type Allowance } from './allowance.ts'
 import { field, statusError, type ResponseHead } from './admission.ts'
 import { parseRetryAfterMs } from '../bytes/http-range.ts'
 import type { SeekCacheError } from '../errors.ts'
@@ -58,6 +58,7 @@ export class OriginPool {
   #allowance: Allowance
   #inFlight = 0
   #pauseTimer: NodeJS.Timeout | undefined
+  #probeTimer: NodeJS.Timeout | undefined
   #isClosed = false
 
   /** @param known what an earlier run has learned */
@@ -66,6 +67,7 @@ export class OriginPool {
     this.#allowance = allowanceOf(known)
     this.#carrier = carrierWith(this.#events)
     this.#maxRequests = maxRequests
+    this.#awaitProbe()
   }
 
   /** What is worth keeping for the next run. */
@@ -210,12 +212,25 @@ export class OriginPool {
   #learn(allowance: Allowance): void {
     if (allowance === this.#allowance) return
     this.#allowance = allowance
+    this.#awaitProbe()
     this.#carrier.trim(this.#limit)
     const pauseMs = this.#pauseMs
     if (pauseMs === 0) return
     clearTimeout(this.#pauseTimer)
     this.#pauseTimer = setTimeout(() => this.#goOn(), pauseMs + 1)
     this.#pauseTimer.unref()
+  }
+
+  /** The limit rises with time alone: whoever waits for room has to be told. */
+  #awaitProbe(): void {
+    clearTimeout(this.#probeTimer)
+    const atMs = nextProbeAtMs(this.#allowance, this.#maxRequests, Date.now())
+    if (atMs === undefined) return
+    this.#probeTimer = setTimeout(() => {
+      this.#goOn()
+      this.#awaitProbe()
+    }, atMs - Date.now() + 1)
+    this.#probeTimer.unref()
   }
 
   /** There may be room for more. */
@@ -254,6 +269,7 @@ export class OriginPool {
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#pauseTimer)
+    clearTimeout(this.#probeTimer)
     for (const queued of [...this.#queue]) this.#unqueue(queued)
     await this.#carrier.destroy()
   }

@@ -4,12 +4,13 @@
  */
 import { parseRetryAfterMs } from '../../../src/bytes/http-range.ts'
 import { admit, field, type Admitted, type Expectation, type ResponseHead } from '../../../src/origin/admission.ts'
-import { afterOverload, limitOf, UNLIMITED, type Allowance } from '../../../src/origin/allowance.ts'
+import { afterOverload, limitOf, nextProbeAtMs, UNLIMITED, type Allowance } from '../../../src/origin/allowance.ts'
 import { PathEstimate } from '../../../src/origin/path-estimate.ts'
 import type { Connections } from '../../../src/origin/pool.ts'
 import type { Fetch, FetchObserver } from '../../../src/origin/source.ts'
 import type { ScheduledSource } from '../../../src/schedule/scheduler.ts'
 import { SeekCacheError } from '../../../src/errors.ts'
+import type { Timer } from '../../../src/schedule/clock.ts'
 import { contentBytes } from './content.ts'
 import { Connection, Link, type LinkFacts } from './link.ts'
 import type { VirtualClock } from './virtual-clock.ts'
@@ -25,6 +26,9 @@ export interface OriginFacts {
   /** Longer ranges are answered with so much of them, which is lawful. */
   readonly maxRangeBytes: number
 }
+
+/** Sums of times that are no whole numbers come out a little less. */
+const ROUNDING_MS = 1e-6
 
 export type RequestFault =
   | { readonly kind: 'status'; readonly status: number; readonly retryAfterSeconds: number | undefined }
@@ -83,6 +87,7 @@ export class SimulatedOrigin implements ScheduledSource {
   readonly #maxConnections: number
   readonly #connections = new Set<Connection>()
   #allowance: Allowance = UNLIMITED
+  #probeTimer: Timer | undefined
   #onChange: (() => void) | undefined
   #count = 0
   /** Requests that the origin works on. */
@@ -187,6 +192,18 @@ export class SimulatedOrigin implements ScheduledSource {
     this.#allowance = afterOverload(this.#allowance, { status, retryAfterMs, inFlight: this.running.size, sentMs }, nowMs)
     const pauseMs = this.#allowance.pausedUntilMs - nowMs
     if (pauseMs > 0) this.#clock.startTimer(pauseMs + 1, () => this.#onChange?.())
+    this.#awaitProbe()
+  }
+
+  #awaitProbe(): void {
+    this.#probeTimer?.clear()
+    const nowMs = this.#clock.nowMs()
+    const atMs = nextProbeAtMs(this.#allowance, this.#maxConnections, nowMs)
+    if (atMs === undefined) return
+    this.#probeTimer = this.#clock.startTimer(atMs - nowMs + ROUNDING_MS, () => {
+      this.#onChange?.()
+      this.#awaitProbe()
+    })
   }
 
   #fail(exchange: Exchange, error: SeekCacheError): void {
