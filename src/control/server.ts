@@ -48,7 +48,7 @@ export class ControlServer {
     this.#server.listen(path) // binds in this very turn
     process.umask(umask)
     await isListening.catch((cause: Error) => {
-      throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `cannot listen on ${path}: ${cause.message}`, { cause })
+      throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `cannot listen on ${path} (${cause.message}): choose another with --socket`, { cause })
     })
   }
 
