@@ -412,6 +412,20 @@ test('requests that wait for a silent origin are bounded, and end with their con
   assert.equal(await readersOf(host), 0)
 })
 
+test('who gives itself hundreds of names is taken for no more players than are remembered', async () => {
+  await using served = await serve()
+  const { host, token, path } = served
+  for (let name = 0; name < 200; name++) {
+    const answer = await ask(served, path, [`User-Agent: player-${name}`, 'Range: bytes=0-0'])
+    assert.deepEqual(statusesOf(answer), [206])
+  }
+  const url = `http://127.0.0.1:${served.port}${path.replace(token, `${token}/hint`)}`
+  assert.equal((await fetch(url, { method: 'POST', body: '{"byte":2000000}' })).status, 204)
+  const readers = await readersOf(host)
+  assert.ok(readers > 1 && readers <= 64, `${readers} of them are expected at the place of the hint`)
+  await assertPlays(served)
+})
+
 test('requests in the queue of a connection that is gone do not count any more', async () => {
   await using served = await serve({ script: ({ target }) => (target.includes('silent') ? { kind: 'head-held' } : undefined) }, { args: ['--idle-exit', '0.2'] })
   const { port, host, origin } = served

@@ -19,6 +19,8 @@ import type { WaitOptions } from '../schedule/scheduler.ts'
 
 /** Of a player's ended requests, the last ones can be gone on with. */
 const MAX_RUNS = 4
+/** Of one resource; every file that mpv loads has a name of its own, and whoever knows the token may give any. */
+const MAX_PLAYERS = 64
 /** The player closes what it has left about when the new connection has answered; what stays longer is wanted. */
 const SETTLE_MS = 500
 /** Between two requests of a player that reads in ranges: its readahead goes on so long. */
@@ -35,13 +37,26 @@ export class Players {
     this.#players.set(media, players)
     const key = name === undefined ? `agent ${userAgent}` : `name ${name}`
     let player = players.get(key)
-    if (player === undefined) players.set(key, (player = new Player(media, name)))
+    if (player === undefined) player = new Player(media, name)
+    players.delete(key)
+    players.set(key, player) // as the newest
+    if (players.size > MAX_PLAYERS) forgetOldest(players)
     return player
   }
 
   /** The player of that name is about to go there; without a name, all that have none. */
   announce(media: CachedMedia, name: string | undefined, intent: SeekIntent): void {
     for (const player of this.#players.get(media)?.values() ?? []) if (player.name === name) player.announce(intent)
+  }
+}
+
+/** One that reads at this moment stays: there are never more of those than requests. */
+function forgetOldest(players: Map<string, Player>): void {
+  for (const [key, player] of players) {
+    if (player.isConnected) continue
+    player.leave()
+    players.delete(key)
+    return
   }
 }
 
@@ -59,6 +74,15 @@ export class Player {
     this.#media = media
     this.#next = new Bookmark(media.scheduler)
     this.name = name
+  }
+
+  get isConnected(): boolean {
+    return this.#connections.size > 0
+  }
+
+  /** Nothing more is expected of it. */
+  leave(): void {
+    this.#next.drop()
   }
 
   /**
