@@ -11,10 +11,11 @@ import { join, resolve } from 'node:path'
 
 import { SeekCacheError } from './errors.ts'
 
-/** native/client/host-launch.cc follows the same rule. */
+/** native/client/host-place.cc and native/mpv/seekcache.lua follow the same rules. */
 export function defaultCacheDir(env: NodeJS.ProcessEnv = process.env): string {
   if (env.SEEKCACHE_CACHE_DIR !== undefined && env.SEEKCACHE_CACHE_DIR !== '') return resolve(env.SEEKCACHE_CACHE_DIR)
-  if (env.XDG_CACHE_HOME !== undefined && env.XDG_CACHE_HOME !== '') return join(env.XDG_CACHE_HOME, 'seekcache')
+  // The XDG specification says to ignore a relative path.
+  if (env.XDG_CACHE_HOME?.startsWith('/') === true) return join(env.XDG_CACHE_HOME, 'seekcache')
   return process.platform === 'darwin' ? envPaths('seekcache', { suffix: '' }).cache : join(homedir(), '.cache', 'seekcache')
 }
 

@@ -31,6 +31,22 @@ test('url starts a host when there is none and prints the URL alone; stop ends i
   assert.equal((await runCli(['stop'], env)).code, 0)
 })
 
+test('a relative XDG_CACHE_HOME is none, and every option of serve stands in the README with its default', async () => {
+  const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8')
+  const { stdout } = await runCli(['serve', '--help'], { SEEKCACHE_CACHE_DIR: '', XDG_CACHE_HOME: 'caches', HOME: '/home/somebody' })
+  const help = stdout.replaceAll(/\s+/g, ' ')
+  assert.match(help, process.platform === 'darwin' ? /"\/home\/somebody\/Library/ : /"\/home\/somebody\/\.cache\/seekcache"/)
+  const options = [...help.slice(0, help.indexOf('Global Options')).matchAll(/(--[\w-]+) (.*?)(?= --|$)/g)]
+  assert.ok(options.length > 20)
+  for (const [, name, text] of options) {
+    if (name === '--help' || name === '--json') continue
+    const row = readme.split('\n').find((line) => line.startsWith(`| \`${name}\` |`))
+    assert.ok(row !== undefined, `${name} stands in the README`)
+    const told = /\(default: "?([^",)]+)"?, env/.exec(text!)?.[1]
+    if (told !== undefined && name !== '--cache-dir') assert.ok(row.includes(told), `${name}: ${told}`)
+  }
+})
+
 test('fetch, map, ls, status and evict', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT, contentType: 'video/mp4' })
   await using host = await startHost()
@@ -48,7 +64,8 @@ test('fetch, map, ls, status and evict', async () => {
   const [entry] = JSON.parse(await run('ls', '--json')) as [{ url: string; presentBytes: number }]
   assert.deepEqual([entry.url, entry.presentBytes], [url, CONTENT.sizeBytes])
   assert.match(await run('ls'), /100 %/)
-  assert.equal((JSON.parse(await run('status', '--json')) as { resources: number }).resources, 1)
+  const status = JSON.parse(await run('status', '--json')) as Record<string, unknown>
+  assert.deepEqual([status.resources, status.id, status.type], [1, undefined, undefined])
   assert.match(await run('status'), /1 files/)
   assert.ok((JSON.parse(await run('evict', url, '--json')) as { freedBytes: number }).freedBytes >= CONTENT.sizeBytes)
   assert.equal((await runCli(['map', url, '--json'], host.clientEnv)).code, 3)

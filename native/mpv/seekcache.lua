@@ -139,7 +139,7 @@ local function cache_dir()
     if dir and dir ~= "" then return dir end
     local caches = os.getenv("XDG_CACHE_HOME")
     local home = os.getenv("HOME") or ""
-    if caches and caches ~= "" then return caches .. "/seekcache" end
+    if caches and caches:sub(1, 1) == "/" then return caches .. "/seekcache" end
     local is_mac = utils.file_info("/System/Library/CoreServices") ~= nil
     return home .. (is_mac and "/Library/Caches/seekcache" or "/.cache/seekcache")
 end

@@ -135,7 +135,8 @@ export class Cache implements AsyncDisposable {
   }
 
   async status(): Promise<Status> {
-    return (await (await this.client()).request({ type: 'status' }, ['status'])).answer
+    const { id: _, type: __, ...status } = (await (await this.client()).request({ type: 'status' }, ['status'])).answer
+    return status
   }
 
   /** Removes a resource, or all of them, from the cache. @returns the bytes freed */
