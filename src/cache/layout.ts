@@ -20,7 +20,7 @@ import { SeekCacheError } from '../errors.ts'
 import { claimDir, claimFile, type KnownNames } from './private-dir.ts'
 
 /** Raise it when a directory written by this code could not be read by the code before, and keep a golden directory. */
-export const FORMAT_VERSION = 1
+const FORMAT_VERSION = 1
 const FORMAT_LINE = `seekcache cache directory, format ${FORMAT_VERSION}\n`
 
 /** The format first: it tells a cache directory. */

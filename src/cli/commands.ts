@@ -93,7 +93,7 @@ export async function map(url: string, flags: ClientFlags): Promise<void> {
 }
 
 /** A line of characters: full where all is there, half where some is. */
-export function drawMap(present: readonly (readonly [number, number])[], sizeBytes: number, width: number): string {
+function drawMap(present: readonly (readonly [number, number])[], sizeBytes: number, width: number): string {
   const cells = Array.from({ length: width }, (_, cell) => {
     const start = (cell * sizeBytes) / width
     const end = ((cell + 1) * sizeBytes) / width

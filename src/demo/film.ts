@@ -130,7 +130,7 @@ async function assertIndexAtEnd(file: string, format: FilmFormat): Promise<void>
 }
 
 /** Reads a file's outermost boxes or elements: enough to say where its index stands. */
-export async function filmLayout(file: string, format: FilmFormat): Promise<FilmLayout> {
+async function filmLayout(file: string, format: FilmFormat): Promise<FilmLayout> {
   await using handle = await open(file)
   const sizeBytes = (await handle.stat()).size
   const readAt: ReadAt = async (position, lengthBytes) => {

@@ -61,7 +61,7 @@ export function cacheKey(spec: ResourceSpec, salt: Buffer, rules: KeyRules): str
 }
 
 /** Without fragment and signature; with user information, which is a credential. What stays keeps its spelling. */
-export function canonicalUrl(url: URL, rules: KeyRules): string {
+function canonicalUrl(url: URL, rules: KeyRules): string {
   const copy = new URL(url)
   copy.hash = ''
   if (rules.sharesCredentials) copy.username = copy.password = ''

@@ -36,7 +36,7 @@ export const PLAYERS: Readonly<Record<PlayerName, string>> = {
   'mpv-exact': 'mpv, seeks to the exact frame, which decodes from the key frame before it',
 }
 
-export const PLACES_PERCENT: readonly number[] = [94.3, 87.4, 80.2, 73.3, 66.1, 59.2, 52.4, 45.1, 38.3, 31.2, 24.4, 17.3]
+const PLACES_PERCENT: readonly number[] = [94.3, 87.4, 80.2, 73.3, 66.1, 59.2, 52.4, 45.1, 38.3, 31.2, 24.4, 17.3]
 
 export interface Combination {
   readonly link: LinkName

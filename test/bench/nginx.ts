@@ -3,11 +3,12 @@
  * is compared with. At any address, since the origin stands in a namespace of its own, and with sends as large as the link
  * takes them; `test/support/nginx.ts` does neither, but for correctness, not for speed.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 
 import { endWithThisProcess } from '../support/children.ts'
 import { within } from '../support/deadline.ts'
+import { workersStarted } from '../support/nginx.ts'
 import { tempDir } from '../support/temp-dir.ts'
 
 export interface NginxOptions {
@@ -56,7 +57,7 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
     await temp.remove()
   }
   try {
-    await within('the start of nginx', started(child))
+    await within('the start of nginx', workersStarted(child))
   } catch (error) {
     await stop()
     throw error
@@ -119,18 +120,6 @@ function configText({ address, port, locations, http = '' }: NginxOptions, folde
       }
     }
   `
-}
-
-async function started(child: ChildProcess): Promise<void> {
-  let text = ''
-  await new Promise<void>((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', (code) => reject(new Error(`nginx left with ${code}: ${text.trim()}`)))
-    child.stderr?.setEncoding('utf8').on('data', (piece: string) => {
-      text += piece
-      if (text.includes('start worker process ')) resolve()
-    })
-  })
 }
 
 function parseLog(text: string): OriginRequest[] {

@@ -40,7 +40,7 @@ export interface TurnResult {
 /** What is still on the wire when a player leaves. */
 const SETTLE_MS = 300
 
-export async function takeTurn(task: TurnTask): Promise<TurnResult> {
+async function takeTurn(task: TurnTask): Promise<TurnResult> {
   const opens: Sitting[] = []
   for (let i = 1; i < task.opens; i++) {
     await using driver = await START[task.driver](task)

@@ -12,7 +12,7 @@ import { tempDir } from './temp-dir.ts'
 const SOURCE = fileURLToPath(new URL('../native/disk-shim.c', import.meta.url))
 const CONTROL_BYTES = 20
 
-export const KINDS = { open: 1, write: 2, read: 4, sync: 8, name: 16, statfs: 32, headPage: 64 } as const
+const KINDS = { open: 1, write: 2, read: 4, sync: 8, name: 16, statfs: 32, headPage: 64 } as const
 export type Kind = keyof typeof KINDS
 export type FaultCode = 'ENOSPC' | 'EIO' | 'EROFS' | 'EMFILE'
 

@@ -2,7 +2,7 @@
  * GStreamer as a child process, with the element that was built here and a registry of its own.
  *
  * `playGst` runs build/Release/seekcache-player, which opens, seeks and plays without screen or loudspeaker and prints its
- * events as lines of JSON; `gstLaunch` runs a pipeline. Both end by themselves, or are ended by their bound.
+ * events as lines of JSON. It ends by itself, or is ended by its bound.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { access } from 'node:fs/promises'
@@ -52,26 +52,12 @@ export async function playGst(args: readonly string[], options: GstOptions = {})
   await access(PLAYER_FILE).catch(() => {
     throw new Error(`${PLAYER_FILE} is not built: "npm run build"`)
   })
-  return await run(PLAYER_FILE, args, options)
-}
-
-/** Runs a pipeline until it ends; `pipeline` is split at white space. */
-export async function gstLaunch(pipeline: string, options: GstOptions = {}): Promise<GstRun> {
-  return await run('gst-launch-1.0', ['-q', ...pipeline.trim().split(/\s+/)], options)
-}
-
-/** The events of one kind. */
-export function eventsOf<K extends GstEvent['event']>(run: GstRun, kind: K): Extract<GstEvent, { event: K }>[] {
-  return run.events.filter((event): event is Extract<GstEvent, { event: K }> => event.event === kind)
-}
-
-async function run(program: string, args: readonly string[], options: GstOptions): Promise<GstRun> {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: gstEnv(options.env) })
+  const child = spawn(PLAYER_FILE, args, { stdio: ['ignore', 'pipe', 'pipe'], env: gstEnv(options.env) })
   endWithThisProcess(child)
   const abort = () => child.kill('SIGKILL')
   options.signal?.addEventListener('abort', abort, { once: true })
   try {
-    return await within(`${path.basename(program)} ${args.join(' ')}`, collected(child, options), RUN_LIMIT_MS)
+    return await within(`${path.basename(PLAYER_FILE)} ${args.join(' ')}`, collected(child, options), RUN_LIMIT_MS)
   } finally {
     options.signal?.removeEventListener('abort', abort)
     child.kill('SIGKILL') // of no effect on one that has ended

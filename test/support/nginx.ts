@@ -152,7 +152,7 @@ function secureLines(port: number, { certificate, sendBufferBytes = 256 * 1024 }
 }
 
 /** nginx says on its error log, at the level of a notice, that it listens and that its worker runs. */
-async function workersStarted(child: ChildProcess): Promise<void> {
+export async function workersStarted(child: ChildProcess): Promise<void> {
   let text = ''
   await new Promise<void>((resolve, reject) => {
     child.once('error', reject)

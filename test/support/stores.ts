@@ -7,7 +7,7 @@ import type { ResourceRecord } from '../../src/cache/records.ts'
 import { Store, type StoreOptions } from '../../src/cache/store.ts'
 import type { Content } from './content.ts'
 
-export const BOOT = 'boot-1'
+const BOOT = 'boot-1'
 
 export async function openStore(dir: string, options: Partial<StoreOptions> = {}): Promise<Store> {
   await prepareLayout(layoutOf(dir))

@@ -21,7 +21,7 @@ const MAX_EVENTS = 300_000
 
 const TELEMETRY = new Telemetry(createLogger({ level: 'silent' }))
 
-export function limitsOf(scenario: Scenario): ScheduleLimits {
+function limitsOf(scenario: Scenario): ScheduleLimits {
   const { maxFetches, initialWindowBytes, maxWindowBytes } = scenario
   return {
     maxFetches,
