@@ -122,7 +122,7 @@ export class Session {
 }
 
 function tooLarge(): SeekCacheError {
-  return new SeekCacheError('ERR_SEEKCACHE_CACHE_FULL', 'the whole file does not fit into the cache: raise --max-size')
+  return new SeekCacheError('ERR_SEEKCACHE_CACHE_FULL', 'the whole file does not fit into the cache: raise --max-size, or free space on its disk')
 }
 
 function usage(message: string): SeekCacheError {

@@ -14,6 +14,8 @@
 -- `seekcache-renew URL STATUS` (a script message), and takes `script-message-to seekcache renew FRESH-URL ["Name: value"]…`
 -- as the answer, without a URL as a refusal. Both need curl, as Lua has no sockets.
 --
+-- All of it is one file, for mpv loads a script that is linked or copied by itself.
+--
 -- Options: script-opts/seekcache.conf, or --script-opts=seekcache-OPTION=VALUE.
 
 local mp = require("mp")

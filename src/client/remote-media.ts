@@ -117,7 +117,7 @@ export class RemoteMedia implements AsyncDisposable {
     }
     const { answer } = await client.request(message, ['opened'], { signal, renewer })
     if (before !== undefined && before !== answer.generation) {
-      throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin')
+      throw new SeekCacheError('ERR_SEEKCACHE_ORIGIN_CHANGED', 'the file has changed at the origin: open it again to get the new one')
     }
     this.#session = { client, opened: answer }
     await this.refresh()

@@ -37,7 +37,7 @@ export interface Admitted {
 
 /** @throws what the answer is instead, as ERR_SEEKCACHE_ORIGIN_* */
 export function admit(head: ResponseHead, expected: Expectation, nowMs: number): Admitted {
-  if (head.status === 412 && expected.known !== undefined) throw changed('it answered 412')
+  if (head.status === 412 && expected.known !== undefined) throw changed('it says so (412)')
   if (head.status === 416) throw unsatisfied(head, expected)
   if (head.status !== 200 && head.status !== 206) throw statusError(head, nowMs)
   refuseEncoding(head)
@@ -95,7 +95,7 @@ function admitWhole(head: ResponseHead, { start, known }: Expectation, validator
 }
 
 function refuseOtherVersion({ known }: Pick<Expectation, 'known'>, validator: Validator): void {
-  if (known !== undefined && !isSameVersion(known.validator, validator)) throw changed('its validator is another one than before')
+  if (known !== undefined && !isSameVersion(known.validator, validator)) throw changed('its ETag or date is another one than before')
 }
 
 /** Bytes that would have to be decoded are not the file's. */
@@ -115,8 +115,8 @@ function codings(head: ResponseHead, name: string): string[] {
 function refuseNonMedia(head: ResponseHead): void {
   const type = field(head, 'content-type')?.toLowerCase() ?? ''
   if (type.startsWith('multipart/')) throw refused('a multipart body')
-  if (/^(text\/html|application\/xhtml\+xml)/.test(type)) throw notMedia('an HTML page')
-  if (/mpegurl|dash\+xml|^application\/(xspf|vnd\.ms-sstr)\+xml|^audio\/x-scpls/.test(type)) throw notMedia('a playlist')
+  if (/^(text\/html|application\/xhtml\+xml)/.test(type)) throw notMedia('an HTML page', 'the link may have expired, or lead to a page about the file')
+  if (/mpegurl|dash\+xml|^application\/(xspf|vnd\.ms-sstr)\+xml|^audio\/x-scpls/.test(type)) throw notMedia('a playlist', 'a player can open that without seekcache')
 }
 
 function unsatisfied(head: ResponseHead, expected: Expectation): SeekCacheError {
@@ -146,8 +146,8 @@ function meaningOf(status: number): string {
 }
 
 const STATUS_MEANINGS: Readonly<Record<number, string>> = {
-  401: 'it wants credentials',
-  403: 'these credentials may not, or the link has expired',
+  401: 'it wants credentials, in the URL or as a header',
+  403: 'these credentials may not, or the link has expired and a fresh one is needed',
   404: 'there is no such file',
   407: 'the proxy wants credentials',
   410: 'the file is gone',
@@ -156,15 +156,15 @@ const STATUS_MEANINGS: Readonly<Record<number, string>> = {
 }
 
 export function changed(what: string): SeekCacheError {
-  return originError('ERR_SEEKCACHE_ORIGIN_CHANGED', `the file has changed at the origin: ${what}`)
+  return originError('ERR_SEEKCACHE_ORIGIN_CHANGED', `the file has changed at the origin: ${what}; open it again to get the new one`)
 }
 
 function refused(what: string): SeekCacheError {
   return originError('ERR_SEEKCACHE_ORIGIN_RESPONSE', `the origin sent ${what}`)
 }
 
-function notMedia(what: string): SeekCacheError {
-  return originError('ERR_SEEKCACHE_ORIGIN_NOT_MEDIA', `the origin sent ${what}, not media`)
+function notMedia(what: string, remedy: string): SeekCacheError {
+  return originError('ERR_SEEKCACHE_ORIGIN_NOT_MEDIA', `the origin sent ${what}, not media: ${remedy}`)
 }
 
 function originError(code: ErrorCode, message: string): SeekCacheError {
