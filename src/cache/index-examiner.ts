@@ -5,7 +5,8 @@
  * what was sent before is saved.
  */
 
-import { IndexDb, IndexUnreadable, type IndexContent } from './index-db.ts'
+import { IndexDb, type IndexContent } from './index-db.ts'
+import { IndexUnreadable } from './index-file.ts'
 
 /** Of what could be read; `done` is the last. `unavailable`: it is the disk that says no, not the index. */
 export type Examined = Partial<IndexContent> | 'done' | 'unavailable'

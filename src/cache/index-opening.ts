@@ -14,7 +14,8 @@ import { fileURLToPath } from 'node:url'
 import { crc32 } from 'node:zlib'
 
 import { SeekCacheError } from '../errors.ts'
-import { IndexDb, IndexUnreadable, type IndexContent } from './index-db.ts'
+import { IndexDb, type IndexContent } from './index-db.ts'
+import { IndexUnreadable } from './index-file.ts'
 import type { Examined } from './index-examiner.ts'
 import type { Layout } from './layout.ts'
 
