@@ -45,6 +45,8 @@ export interface ExtentsParts {
   readonly onDamage: (message: string) => void
 }
 
+const NONE: ReadonlyMap<number, Extent> = new Map()
+
 export class Extents {
   readonly room: Room
   readonly #parts: ExtentsParts
@@ -82,10 +84,21 @@ export class Extents {
 
   // ---- which there are
 
-  of(generation: string): Map<number, Extent> {
-    let extents = this.#extents.get(generation)
-    if (extents === undefined) this.#extents.set(generation, (extents = new Map()))
-    return extents
+  /** By their numbers. */
+  of(generation: string): ReadonlyMap<number, Extent> {
+    return this.#extents.get(generation) ?? NONE
+  }
+
+  #add(extent: Extent): void {
+    const { generation, index } = extent.key
+    const extents = this.#extents.get(generation) ?? new Map<number, Extent>()
+    this.#extents.set(generation, extents.set(index, extent))
+  }
+
+  #delete({ key: { generation, index } }: Extent): void {
+    const extents = this.#extents.get(generation)
+    extents?.delete(index)
+    if (extents?.size === 0) this.#extents.delete(generation)
   }
 
   isCurrent(extent: Extent): boolean {
@@ -103,7 +116,7 @@ export class Extents {
         continue
       }
       const extent = Extent.fromRecord(key, record, extentPath(layout, key.generation, record.fileName), bootId)
-      this.of(key.generation).set(key.index, extent)
+      this.#add(extent)
       this.room.count(extent.lengthBytes)
     }
     if (stale.length > 0) void this.#commits.commit(stale)
@@ -141,7 +154,7 @@ export class Extents {
     const { layout, bootId } = this.#parts
     const fileName = newExtentFileName(key.index)
     const extent = new Extent(key, fileName, extentPath(layout, key.generation, fileName), bootId, Date.now(), false)
-    this.of(key.generation).set(key.index, extent)
+    this.#add(extent)
     return extent
   }
 
@@ -293,7 +306,7 @@ export class Extents {
     if (extents.length === 0) return
     for (const extent of extents) {
       this.room.count(-extent.lengthBytes)
-      this.of(extent.key.generation).delete(extent.key.index)
+      this.#delete(extent)
       this.#commits.unmark(extent)
       this.#parts.userOf(extent.key.generation)?.forgetExtent(extent)
     }

@@ -3,7 +3,7 @@
  *
  *     <dir>/format                 the layout's version, checked before anything else is touched
  *     <dir>/lock                   flock'ed by the host for its lifetime
- *     <dir>/index/                 LMDB: resources, extents, meta; index.new, index.damaged: see index-db.ts, index-opening.ts
+ *     <dir>/index/                 LMDB: resources, extents, meta; index.new, index.damaged: see index-file.ts, index-opening.ts
  *     <dir>/extents/GEN/N-RANDOM   the bytes of extent N of generation GEN, sparse, written at their own offsets
  *     <dir>/host.json, token, control.sock, host.log   the host's own (host.ts)
  *
