@@ -274,6 +274,17 @@ test('one host a directory', async () => {
   await (await openStore(dir.path)).close()
 })
 
+test('of many that begin on a new directory at once one gets it, and the others are told whose it is', async () => {
+  for (let round = 0; round < 5; round++) {
+    await using dir = await tempDir()
+    const begun = await Promise.allSettled(Array.from({ length: 8 }, () => openStore(dir.file('new', 'cache'))))
+    for (const one of begun) if (one.status === 'rejected') assert.equal((one.reason as { code?: string }).code, 'ERR_SEEKCACHE_CACHE_LOCKED', String(one.reason))
+    const [store, ...more] = begun.filter((one) => one.status === 'fulfilled').map((one) => one.value)
+    assert.deepEqual([store !== undefined, more.length], [true, 0])
+    await store!.close()
+  }
+})
+
 test('a directory of another format is not touched', async () => {
   await using dir = await tempDir()
   await (await openStore(dir.path)).close()

@@ -68,6 +68,7 @@ export class Watch implements OriginObserver {
   #quietUntilMs = -1
   #notBeforeMs = 0
   #needInPlan = 0
+  #demandOfPlan = ''
   #maxPieceBytes = 0
   /** When a player was there the last time: filling gives way to it for as long as it takes. */
   #lastPlayMs = 0
@@ -110,6 +111,9 @@ export class Watch implements OriginObserver {
     const isAwaited = players.some(({ wait }) => wait !== undefined && range.start <= wait.position && wait.position < range.end)
     const isAhead = players.some(({ reader }) => intersect(range, reader.window) !== undefined)
     const need = isAwaited ? 0 : isAhead ? 1 : 2
+    const demand = [...this.players].map(({ reader, wait }) => `${reader.window.start} ${wait?.position}`).join()
+    if (demand !== this.#demandOfPlan) this.#needInPlan = 0 // another plan, in the same turn
+    this.#demandOfPlan = demand
     this.#rule(need >= this.#needInPlan, `${what} are asked for after what is needed less`)
     if (this.#needInPlan === 0) queueMicrotask(() => (this.#needInPlan = 0)) // a plan is performed in one go
     this.#needInPlan = Math.max(need, this.#needInPlan)
