@@ -99,6 +99,14 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([read(64_874), read(890_531), read(30_740)]),
     ],
   },
+  'a seek upon a seek makes a plan of its own in the same turn': {
+    link: { ...CALM.link, bytesPerMs: 1000 },
+    maxWindowBytes: 1024 * KIB,
+    readers: [
+      player([{ kind: 'reopen', afterMs: 0 }, seek(180), read(1)], { kind: 'fill' }),
+      player([seek(29), read(448_513), pause(670), seek(25), seek(0)]),
+    ],
+  },
   'a fetch that has left a window shorter than it is given up': {
     sizeBytes: 1_936_287,
     link: { ...CALM.link, rttMs: 200 },
