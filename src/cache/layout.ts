@@ -71,7 +71,7 @@ export async function prepareLayout(layout: Layout): Promise<void> {
   } catch (cause) {
     throw cause instanceof SeekCacheError ? cause : unwritable(layout.dir, cause)
   }
-  await checkFormat(layout)
+  await isFormatKnown(layout)
 }
 
 export function unwritable(dir: string, cause: unknown): SeekCacheError {
@@ -83,11 +83,18 @@ export function unwritable(dir: string, cause: unknown): SeekCacheError {
   )
 }
 
-/** Writes the format where there is none yet. @throws ERR_SEEKCACHE_CACHE_FORMAT, _CACHE_UNWRITABLE */
-export async function checkFormat(layout: Layout): Promise<void> {
-  const path = layout.formatFile
-  const found = await readFile(path, 'utf8').catch(() => undefined)
-  if (found === FORMAT_LINE) return
+/** Writes the format where there is none yet, with the lock: two hosts at once would rename each other's file. @throws the same */
+export async function ensureFormat(layout: Layout): Promise<void> {
+  if (await isFormatKnown(layout)) return
+  await writeFormat(layout.formatFile).catch((cause: unknown) => {
+    throw unwritable(layout.dir, cause)
+  })
+}
+
+/** @returns false where there is none yet. @throws ERR_SEEKCACHE_CACHE_FORMAT for another one */
+export async function isFormatKnown(layout: Layout): Promise<boolean> {
+  const found = await readFile(layout.formatFile, 'utf8').catch(() => undefined)
+  if (found === FORMAT_LINE) return true
   const isTorn = found === undefined || /^\0*$/.test(found) // by a power cut
   if (!isTorn) {
     throw new SeekCacheError(
@@ -96,9 +103,7 @@ export async function checkFormat(layout: Layout): Promise<void> {
         'use another --cache-dir, or remove that one',
     )
   }
-  await writeFormat(path).catch((cause: unknown) => {
-    throw unwritable(layout.dir, cause)
-  })
+  return false
 }
 
 async function writeFormat(path: string): Promise<void> {

@@ -67,7 +67,9 @@ async function makeDir(path: string): Promise<void> {
   const parent = dirname(path)
   if (problem.code !== 'ENOENT' || parent === path || (await stat(parent).catch(() => undefined)) !== undefined) throw problem
   await makeDir(parent)
-  await mkdir(path, { mode: 0o700 })
+  await mkdir(path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error // another host is being started
+  })
 }
 
 /** The user may keep the cache on another disk behind a link of his own; anybody else's link is a trap. */

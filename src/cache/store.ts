@@ -21,7 +21,7 @@ import { Extents } from './extents.ts'
 import { Generation } from './generation.ts'
 import type { IndexContent, IndexDb } from './index-db.ts'
 import { closeIndex, openIndex, type OpenedIndex } from './index-opening.ts'
-import { layoutOf, type Layout } from './layout.ts'
+import { ensureFormat, layoutOf, type Layout } from './layout.ts'
 import type { PartialRecord, ResourceRecord } from './records.ts'
 import { Resources } from './resources.ts'
 import { RESERVE_CHECK_BYTES } from './room.ts'
@@ -78,6 +78,7 @@ export class Store {
     const layout = layoutOf(options.dir)
     const lock = lockDir(layout)
     try {
+      await ensureFormat(layout)
       const bootId = options.bootId ?? currentBootId()
       const opened = await openIndex(layout, bootId)
       if (opened.damage !== undefined) options.onDamage?.(opened.damage)

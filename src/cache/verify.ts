@@ -16,7 +16,7 @@ import { checkFile } from './extent-check.ts'
 import { Extent } from './extent.ts'
 import type { IndexChange, IndexContent } from './index-db.ts'
 import { closeIndex, examine, openIndex } from './index-opening.ts'
-import { checkFormat, extentPath, layoutOf, type Layout } from './layout.ts'
+import { ensureFormat, extentPath, isFormatKnown, layoutOf, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
 import { orphans } from './recovery.ts'
 import type { ExtentKey, ExtentRecord, ResourceRecord } from './records.ts'
@@ -44,9 +44,10 @@ export async function verifyDir(dir: string, options: { readonly repair: boolean
   await readFile(layout.formatFile).catch((cause: unknown) => {
     throw new SeekCacheError('ERR_SEEKCACHE_NOT_FOUND', `there is no cache in ${dir}`, { cause })
   })
-  await checkFormat(layout)
+  await isFormatKnown(layout) // or nothing is touched
   const lock = lockDir(layout)
   try {
+    await ensureFormat(layout)
     const { content, problem } = await examine(layout.indexDir)
     const found = await checkExtents(layout, content)
     const left = await orphans(layout, { isNamed: (generation, fileName) => found.named.has(extentPath(layout, generation, fileName)) })
