@@ -54,7 +54,7 @@ for (const sanitizer of ['address', 'thread'] as const) {
         const { path: file, name } = film.files.mkv
         await using nginx = await startNginx(path.dirname(file))
         await using host = await startHost()
-        const ran = await runSanitized(sanitizer, program, ['--seed', String(SEED), '--seconds', '4', `${scheme}${nginx.url(name)}`, file], host.clientEnv)
+        const ran = await runSanitized(sanitizer, program, ['--seed', String(SEED), '--seconds', '2', `${scheme}${nginx.url(name)}`, file], host.clientEnv)
         console.log(`${program}, ${sanitizer} sanitizer: ${ran.stdout.trim()}`)
         assertClean(ran)
       })
