@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import http2, { constants } from 'node:http2'
 import net from 'node:net'
 import { Duplex } from 'node:stream'
-import { after, before, test } from 'node:test'
+import { after, before, describe, test } from 'node:test'
 import tls, { type TLSSocket } from 'node:tls'
 
 import { connect } from 'seekcache'
@@ -356,10 +356,11 @@ const BAD_HTTP2: readonly (readonly [string, (socket: TLSSocket) => void])[] = [
   ['never says a word', (socket) => socket.resume()],
 ]
 
-test('an origin that speaks HTTP/2 badly gets HTTP/1.1', async (t) => {
-  await using host = await hostFor()
+// They wait for what is never said, side by side.
+describe('an origin that speaks HTTP/2 badly gets HTTP/1.1', { concurrency: true }, () => {
   for (const [name, onHttp2] of BAD_HTTP2) {
-    await t.test(`one that ${name}`, async () => {
+    test(`one that ${name}`, async () => {
+      await using host = await hostFor()
       await using front = await startTlsFront(onHttp2)
       await assertPlays(host, front.url(), 0, 3_000_000)
       const tried = front.counts.http2

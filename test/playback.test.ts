@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { readdirSync, statSync } from 'node:fs'
 import path from 'node:path'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 
 import { connect } from 'seekcache'
@@ -81,18 +81,6 @@ for (const format of FORMATS) {
       const fetchedBytes = await mediaBytes(nginx)
       assert.ok(fetchedBytes < 0.1 * sizeBytes, `${fetchedBytes} of ${sizeBytes} were fetched`)
     })
-
-    test(`${player}: the same ${format} with the same seeks after a restart takes no byte from the origin`, async () => {
-      const { nginx, url } = await filmOrigin(format)
-      await using _nginx = nginx
-      await using host = await startHost()
-      const args = [`--${player}`, '--dwell', '1', ...seekArgs, gst(url)]
-      assertLanded(await play(args, host.clientEnv))
-      const firstBytes = await mediaBytes(nginx)
-      await host.restart()
-      assertLanded(await play(args, host.clientEnv))
-      assert.equal((await mediaBytes(nginx)) - firstBytes, 0)
-    })
   }
 
   test(`mpv: seeks in a ${format} through the proxy land with 90 % of it never downloaded`, async () => {
@@ -144,28 +132,47 @@ async function quiet(host: TestHost): Promise<void> {
   }
 }
 
-test('an origin that answers HEAD with 500 and takes 3 s to its first byte plays; the wait is in the metrics', async () => {
-  const film = await shortFilm()
-  await using origin = await startFaultOrigin({
-    content: fileContent(film.files.mkv.path),
-    contentType: 'video/x-matroska',
-    script: () => [{ kind: 'head-refused', status: 500 }, { kind: 'head-delayed', delayMs: 3000 }],
+// Most of their time they dwell, or wait for a slow origin.
+describe('players that take their time', { concurrency: true }, () => {
+  test('an origin that answers HEAD with 500 and takes 3 s to its first byte plays; the wait is in the metrics', async () => {
+    const film = await shortFilm()
+    await using origin = await startFaultOrigin({
+      content: fileContent(film.files.mkv.path),
+      contentType: 'video/x-matroska',
+      script: () => [{ kind: 'head-refused', status: 500 }, { kind: 'head-delayed', delayMs: 3000 }],
+    })
+    await using host = await startHost()
+    const url = origin.url('film.mkv')
+    const proxied = await fetch(host.proxyUrl(url), { headers: { range: 'bytes=0-99' } })
+    assert.equal(proxied.status, 206)
+    assert.ok(Buffer.from(await proxied.arrayBuffer()).equals(fileContent(film.files.mkv.path).read(0, 100)))
+    const head = await fetch(host.proxyUrl(url), { method: 'HEAD' })
+    assert.equal(head.status, 200)
+    await play(['--playbin', gst(url)], host.clientEnv)
+    assert.ok(origin.requests.every((request) => request.method === 'GET'), 'HEAD is never sent')
+    const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
+    const value = (name: string): number => Number(new RegExp(`^${name} ([\\d.e+-]+)$`, 'm').exec(metrics)?.[1])
+    assert.ok(value('seekcache_open_seconds_sum') >= 3, metrics)
+    assert.ok(value('seekcache_fetch_first_byte_seconds_sum') >= 3)
+    assert.match(metrics, /seekcache_waits_total\{outcome="satisfied"\} \d+/)
+    assert.doesNotMatch(metrics, /seekcache_responses_total\{status="5/)
   })
-  await using host = await startHost()
-  const url = origin.url('film.mkv')
-  const proxied = await fetch(host.proxyUrl(url), { headers: { range: 'bytes=0-99' } })
-  assert.equal(proxied.status, 206)
-  assert.ok(Buffer.from(await proxied.arrayBuffer()).equals(fileContent(film.files.mkv.path).read(0, 100)))
-  const head = await fetch(host.proxyUrl(url), { method: 'HEAD' })
-  assert.equal(head.status, 200)
-  await play(['--playbin', gst(url)], host.clientEnv)
-  assert.ok(origin.requests.every((request) => request.method === 'GET'), 'HEAD is never sent')
-  const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
-  const value = (name: string): number => Number(new RegExp(`^${name} ([\\d.e+-]+)$`, 'm').exec(metrics)?.[1])
-  assert.ok(value('seekcache_open_seconds_sum') >= 3, metrics)
-  assert.ok(value('seekcache_fetch_first_byte_seconds_sum') >= 3)
-  assert.match(metrics, /seekcache_waits_total\{outcome="satisfied"\} \d+/)
-  assert.doesNotMatch(metrics, /seekcache_responses_total\{status="5/)
+
+  for (const format of FORMATS) {
+    for (const player of ['playbin', 'playbin3']) {
+      test(`${player}: the same ${format} with the same seeks after a restart takes no byte from the origin`, async () => {
+        const { nginx, url } = await filmOrigin(format)
+        await using _nginx = nginx
+        await using host = await startHost()
+        const args = [`--${player}`, '--dwell', '1', ...seekArgs, gst(url)]
+        assertLanded(await play(args, host.clientEnv))
+        const firstBytes = await mediaBytes(nginx)
+        await host.restart()
+        assertLanded(await play(args, host.clientEnv))
+        assert.equal((await mediaBytes(nginx)) - firstBytes, 0)
+      })
+    }
+  }
 })
 
 test('two players at once on one file: the origin sends each byte once', async () => {

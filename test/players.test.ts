@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { test } from 'node:test'
+import { setTimeout as elapse } from 'node:timers/promises'
 
 import { connect } from 'seekcache'
-import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, targetOf } from '../src/schedule/player-rules.ts'
+import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, OWN_REQUEST_MS, targetOf } from '../src/schedule/player-rules.ts'
 import { patternContent } from './support/content.ts'
 import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type Script } from './support/fault-origin.ts'
@@ -212,7 +213,7 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
   const url = served.url('one')
   const stalled = await get(url, 19_900_000)
   await stalled.take(100_000)
-  await new Promise((resolve) => setTimeout(resolve, 260)) // the announced rule: what has just begun may be the seek's own
+  await elapse(OWN_REQUEST_MS + 10) // the announced rule: what has just begun may be the seek's own
   const say = async (body: unknown): Promise<number> => (await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify(body) })).status
   assert.equal(await say({ byte: 70_000_000 }), 204)
   await within('the end of the stalled response', stalled.closed)
@@ -240,7 +241,7 @@ test('an announced seek leaves alone who is another player, who reads, and who w
   const other = await get(served.url('other'), 19_900_000)
   const same = await get(served.url('one'), 19_900_000)
   await Promise.all([other.take(100_000), same.take(100_000)])
-  await new Promise((resolve) => setTimeout(resolve, 260))
+  await elapse(OWN_REQUEST_MS + 10)
   await fetch(served.url('one', '/hint'), { method: 'POST', body: '{"byte":20000000}' })
   const there = get(served.url('one'), 20_000_000)
   served.origin.setScript(undefined)

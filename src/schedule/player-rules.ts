@@ -20,7 +20,7 @@ const BLOCKED_MS = 2_000
 /** A read that waits so long is stalled as far as a seek is concerned. */
 const STALLED_MS = 100
 /** What tells of a seek may come later than the seek's own first request; a request so young may be that. */
-const OWN_REQUEST_MS = 250
+export const OWN_REQUEST_MS = 250
 
 /** Whether a request that asks for this goes on where a run of the same player was. */
 export function continuesRun(demand: Demand, start: number): boolean {
