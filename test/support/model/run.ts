@@ -52,9 +52,9 @@ export async function runModel({ seed, reads }: ModelOptions): Promise<string> {
   await using library = await LibraryDoor.open(folder.file('cache'))
   const hostReads = Math.ceil(reads * HOST_SHARE)
   const readers = [
-    ...split(reads - hostReads, 4).map((count) => performReads(world, library.door, count)),
-    ...split(hostReads / 2, 3).map((count) => performReads(world, hostDoor.proxy, count)),
-    ...split(hostReads / 2, 3).map((count) => performReads(world, hostDoor.api, count)),
+    ...split(reads - hostReads, 8).map((count) => performReads(world, library.door, count)),
+    ...split(hostReads / 2, 5).map((count) => performReads(world, hostDoor.proxy, count)),
+    ...split(hostReads / 2, 5).map((count) => performReads(world, hostDoor.api, count)),
   ]
   let isDone = false
   const done = Promise.all(readers).finally(() => (isDone = true))
@@ -149,20 +149,20 @@ async function perform(world: World, host: HostDoor, library: LibraryDoor, isDon
 class HostDoor {
   readonly #host: TestHost
   #agent = new Agent({ connections: 8 })
-  #life = newLife()
+  #life = newLife(0)
 
   constructor(host: TestHost) {
     this.#host = host
   }
 
-  /** Each request is a session. */
+  /** Each request opens the film anew, in the host that runs then: a session may outlive the host that it began with. */
   readonly proxy: Door = async (world, name) => {
-    const life = this.#life
     const session = {
       name,
-      life,
+      life: this.#life,
       version: undefined,
       read: async (start: number, lengthBytes: number) => {
+        const life = (session.life = this.#life)
         world.noteOpening(life, name)
         const headers = { range: `bytes=${start}-${start + lengthBytes - 1}` }
         const answer = await request(this.#host.proxyUrl(world.url(name)), { headers, dispatcher: this.#agent })
@@ -208,17 +208,22 @@ class HostDoor {
 
   async restart(world: World): Promise<void> {
     this.#life.endedMs = performance.now()
-    await this.#host.restart()
-    this.#life = newLife()
+    await this.#host.halt()
+    await this.#startNext()
     world.counts.restarts++
   }
 
   async kill(world: World): Promise<void> {
     this.#life.endedMs = performance.now()
     await this.#host.kill9()
-    await this.#host.restart()
-    this.#life = newLife()
+    await this.#startNext()
     world.counts.kills++
+  }
+
+  async #startNext(): Promise<void> {
+    this.#life = newLife()
+    await this.#host.restart()
+    this.#life.upMs = performance.now()
   }
 
   async close(): Promise<void> {
@@ -232,7 +237,7 @@ class LibraryDoor implements AsyncDisposable {
   #store: Store
   #transport: Transport
   #library: MediaLibrary
-  #life = newLife()
+  #life = newLife(0)
 
   static async open(dir: string): Promise<LibraryDoor> {
     return new LibraryDoor(dir, await openStore(dir))
@@ -289,7 +294,7 @@ class LibraryDoor implements AsyncDisposable {
     this.#store = await openStore(this.#dir)
     this.#transport = new Transport({ maxConnectionsPerOrigin: 8 })
     this.#library = libraryOn(this.#store, this.#transport)
-    this.#life = newLife()
+    this.#life = newLife(performance.now())
     world.counts.restarts++
   }
 

@@ -3,7 +3,12 @@
  *
  * The oracle is naive on purpose. A session belongs to one version, told by its validator, and each of its reads must give
  * exactly that version's bytes; that version must have been current at or after the film was first opened in its host's
- * life. An error is allowed where something happened that explains it, and nowhere else.
+ * life: who opens what is open already joins it, whatever the origin has by then. (So a new host's
+ * life must begin before it can be asked, and a session that goes on over a restart count for it: what only such ones had opened
+ * there was once taken for what nobody had, and joining them for an old version.) It is not
+ * held to that where the origin was at fault then: what could not be revalidated in time is played from the cache, by the stated
+ * policy, and `--revalidate` is long here, so that load alone does not make it so. An error is allowed where something happened
+ * that explains it, and nowhere else.
  */
 import assert from 'node:assert/strict'
 
@@ -52,15 +57,17 @@ export interface ReadBytes {
   readonly bytes: Buffer
 }
 
-/** One host's life, or a library's: from its start to its end, whichever that is. */
+/** One host's life, or a library's: from when its predecessor is gone to its own end, whichever that is. */
 export interface Life {
   /** By film: the version that was current when it was first opened, and whether nothing was wrong with the origin then. */
   readonly first: Map<string, { readonly version: number; readonly wasCalm: boolean }>
+  /** Since when it is known to answer; it may do so a moment earlier. */
+  upMs: number
   endedMs: number
 }
 
-export function newLife(): Life {
-  return { first: new Map(), endedMs: Number.POSITIVE_INFINITY }
+export function newLife(upMs = Number.POSITIVE_INFINITY): Life {
+  return { first: new Map(), upMs, endedMs: Number.POSITIVE_INFINITY }
 }
 
 export class World {
@@ -148,7 +155,7 @@ export class World {
     // Who asks without a session joins what is open, and may be the one by whom the change is noticed.
     const before = version ?? life.first.get(name)?.version
     const hasChanged = film.changedMs >= sinceMs || (before !== undefined && film.version !== before)
-    const isExplained = hasChanged || !this.isCalm || sinceMs < this.#faultyUntilMs || life.endedMs < Number.POSITIVE_INFINITY
+    const isExplained = hasChanged || !this.isCalm || sinceMs < this.#faultyUntilMs || sinceMs < life.upMs || life.endedMs < Number.POSITIVE_INFINITY
     if (!isExplained) throw new Error(`a read of ${name} fails, and nothing has happened`, { cause: error })
   }
 }
