@@ -60,9 +60,9 @@ for (const code of CODES) {
 }
 
 // Most of their time they wait for the host to try the disk again.
-describe('a host whose disk fails', { concurrency: true }, () => {
+describe('disks that fail', { concurrency: true }, () => {
   for (const code of CODES) {
-    test(`with ${code} plays on, says so, and caches again when it works`, async (t) => {
+    test(`a host whose disk fails with ${code} plays on, says so, and caches again when it works`, async (t) => {
       const why = whyNoShim()
       if (why !== undefined) return t.skip(why)
       await using shim = await compileShim()
