@@ -11,7 +11,7 @@ import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, typ
 const KIB = 1024
 const MIB = 1024 * KIB
 const SIZE = 64 * MIB
-const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, maxReadahead: 3, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
@@ -88,10 +88,10 @@ test('a reader that waits takes a connection from what others are about to need'
   assert.deepEqual(starts(actions).map((piece) => piece.start), [20 * MIB])
 })
 
-test('readahead keeps connections free', () => {
+test('readahead asks for as much at a time as the link holds', () => {
   const going = reader(0, { consumedBytes: 8 * MIB, windowEnd: 16 * MIB, isWaiting: false })
   const actions = plan(state({ arrived: RangeSet.of({ start: 0, end: MIB }), readers: [going] }))
-  assert.equal(starts(actions).length, LIMITS.maxReadahead)
+  assert.equal(starts(actions).length, 3)
   assert.deepEqual(starts(actions)[0], { type: 'fetch', start: MIB, end: MIB + 512 * KIB, isUrgent: false })
 })
 
@@ -142,7 +142,7 @@ const aState = fc
         ...LIMITS,
         maxFetches: facts.maxFetches,
         yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)),
-        maxReadahead: Math.max(1, Math.min(3, facts.maxFetches - 1)),
+        readaheadBytes: 3 * 512 * KIB,
         readyConnections: facts.readyConnections,
         connectingConnections: facts.connectingConnections,
       },

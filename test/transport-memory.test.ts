@@ -14,7 +14,7 @@ const SALT = Buffer.alloc(16, 7)
 const DAY_MS = 24 * 3600_000
 const NOW_MS = 1_800_000_000_000
 const FACTS: OriginFacts = {
-  path: { rttMs: 61.5, bytesPerMs: 9_000, connections: 4 }, learnedLimit: 3, learnedAtMs: NOW_MS - 1000, probeIntervalMs: 120_000, chose1AtMs: 0,
+  path: { rttMs: 61.5, bytesPerMs: 9_000, roundTripsAsked: 1.5 }, learnedLimit: 3, learnedAtMs: NOW_MS - 1000, probeIntervalMs: 120_000, chose1AtMs: 0,
 }
 
 /** Through what the index makes of it. */

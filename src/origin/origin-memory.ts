@@ -70,7 +70,7 @@ function isRecord(value: unknown, nowMs: number): value is OriginRecord {
   if (typeof value !== 'object' || value === null) return false
   const { id, usedAtMs, path, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs } = value as Partial<OriginRecord>
   if (typeof id !== 'string' || !isPositive(usedAtMs) || usedAtMs > nowMs || usedAtMs < nowMs - FORGOTTEN_AFTER_MS) return false
-  const isPath = path === undefined || (isPositive(path.rttMs) && isPositive(path.bytesPerMs) && isCount(path.connections))
+  const isPath = path === undefined || (isPositive(path.rttMs) && isPositive(path.bytesPerMs) && isPositive(path.roundTripsAsked))
   const isLimit = learnedLimit === undefined || (isCount(learnedLimit) && isPositive(learnedAtMs) && learnedAtMs <= nowMs && isPositive(probeIntervalMs))
   return isPath && isLimit && typeof chose1AtMs === 'number' && chose1AtMs <= nowMs
 }

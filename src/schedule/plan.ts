@@ -9,8 +9,8 @@
  *   first window is 14 KB, so 13 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four. A
  *   piece that would have to wait for a handshake waits for a connection that gets free: that is as soon, and its window
  *   is open then.
- * - Readahead takes few connections in bounded pieces, so that the others stay free for the next seek and the
- *   bottleneck's queue stays short; nearer bytes come before farther ones, over all readers alike.
+ * - Readahead asks, in bounded pieces, for so much at a time as the link holds, so that the bottleneck's queue stays short
+ *   and connections get free all the time; nearer bytes come before farther ones, over all readers alike.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
@@ -41,8 +41,8 @@ export interface PlanLimits {
   readonly maxFetches: number
   /** So many of those that run are given up, the least needed ones: other resources of the origin need their connections. */
   readonly yieldCount: number
-  /** Of which readahead and filling may have so many. */
-  readonly maxReadahead: number
+  /** Readahead and filling ask for more while less than this is still to come of all that runs. */
+  readonly readaheadBytes: number
   readonly readaheadPieceBytes: number
   /** Connections that could carry a request at once, and those that still shake hands. */
   readonly readyConnections: number
@@ -106,12 +106,12 @@ export function plan(state: PlanState): Action[] {
     running.splice(running.indexOf(fetch), 1)
     actions.push({ type: 'cancel', fetchId: fetch.id })
   }
-  let readahead = running.filter((fetch) => fetch.need >= NEED.readahead).length
+  let comingBytes = running.reduce((sum, { start, end }) => sum + end - start, 0)
   let free = limits.maxFetches - running.length
   let ready = limits.readyConnections
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
-    if (!isUrgent && readahead >= limits.maxReadahead) break
+    if (!isUrgent && comingBytes >= limits.readaheadBytes) break
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
     if (free <= 0) {
@@ -121,7 +121,7 @@ export function plan(state: PlanState): Action[] {
       actions.push({ type: 'cancel', fetchId: victim.id })
       free++
     }
-    if (!isUrgent) readahead++
+    comingBytes += piece.end - piece.start
     free--
     ready--
     actions.push({ type: 'fetch', start: piece.start, end: piece.end, isUrgent })

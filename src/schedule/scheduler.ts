@@ -104,6 +104,8 @@ export class Scheduler {
   #retryTimer: Timer | undefined
   #retryAtMs = 0
   #isPausedForDisk = false
+  /** When the plan was made last, so much was under way as readahead may have. */
+  #isFull = false
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
@@ -236,8 +238,19 @@ export class Scheduler {
   #performPlan(): void {
     for (const reader of this.#readers) reader.refreshWindow()
     for (const action of this.#makePlan()) this.#perform(action)
-    const { path } = this.#parts.source
-    path.onReadahead(this.#inFlight.size >= path.readahead(this.#maxFetches).connections)
+    this.#isFull = this.#isAskedEnough
+    this.#parts.source.path.onReadahead(this.#isFull || this.#inFlight.size >= this.#maxFetches)
+  }
+
+  /** Whether so much is under way as readahead may have. */
+  get #isAskedEnough(): boolean {
+    return this.#comingBytes >= this.#parts.source.path.readahead(this.#maxFetches).askedBytes
+  }
+
+  get #comingBytes(): number {
+    let bytes = 0
+    for (const { start, end } of this.#inFlight.values()) bytes += end - start
+    return bytes
   }
 
   get #maxFetches(): number {
@@ -282,17 +295,17 @@ export class Scheduler {
     const { yieldCount, isMultiplexed } = now
     const { bandwidthDelayBytes } = path
     const maxFetches = this.#maxFetches
-    const { connections: maxReadahead, pieceBytes } = path.readahead(maxFetches)
+    const { askedBytes, pieceBytes } = path.readahead(maxFetches)
     return {
       maxFetches,
       yieldCount,
-      maxReadahead,
+      readaheadBytes: askedBytes,
       readaheadPieceBytes: pieceBytes,
       readyConnections: now.readyCount,
       connectingConnections: now.connectingCount,
       isMultiplexed,
       bandwidthDelayBytes,
-      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / (2 * maxReadahead)), MAX_DRAIN_BYTES),
+      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / 4), MAX_DRAIN_BYTES),
     }
   }
 
@@ -375,7 +388,7 @@ export class Scheduler {
     this.generation.write(position, bytes)
     this.#wake(position, position + bytes.length)
     if (store.isCongested) this.#pauseForDisk()
-    if (this.#hasLeft(fetch)) this.requestPlan()
+    if (this.#hasLeft(fetch) || (this.#isFull && !this.#isAskedEnough)) this.requestPlan()
   }
 
   /** A window may have become shorter than a fetch that runs, by a seek. What opened the resource runs before there is a reader. */

@@ -8,6 +8,7 @@ import assert from 'node:assert/strict'
 
 import { intersect } from '../../../src/bytes/ranges.ts'
 import type { SeekCacheError } from '../../../src/errors.ts'
+import type { Readahead } from '../../../src/origin/path-estimate.ts'
 import { isRetryable, retryDelayMs } from '../../../src/origin/retry.ts'
 import type { Reader } from '../../../src/schedule/reader.ts'
 import type { ScheduleLimits } from '../../../src/schedule/scheduler.ts'
@@ -229,7 +230,7 @@ export class Watch implements OriginObserver {
     if (clock.nowMs() <= this.#quietUntilMs || this.#isBehindKnown) return
     const awaited = [...this.players].flatMap((player) => (player.kind === 'play' && player.wait !== undefined ? [player.wait.position] : []))
     const isAllUrgent = requests.length >= this.#maxFetches && requests.every((request) => awaited.some((position) => covers(request, position)))
-    const mayWait = kind === 'play' ? isAllUrgent : requests.length >= this.#readahead().connections || this.origin!.connections.readyCount === 0
+    const mayWait = kind === 'play' ? isAllUrgent : this.#isFull(requests) || this.origin!.connections.readyCount === 0
     this.#rule(mayWait, `nobody fetches byte ${wait.position}, for which a ${kind} reader waits, and ${requests.length} requests run`)
   }
 
@@ -263,7 +264,12 @@ export class Watch implements OriginObserver {
     return this.#readahead().pieceBytes
   }
 
-  #readahead(): { readonly connections: number; readonly pieceBytes: number } {
+  #isFull(requests: readonly Request[]): boolean {
+    const comingBytes = requests.reduce((sum, { start, end }) => sum + end - start, 0)
+    return comingBytes >= this.#readahead().askedBytes || requests.length >= this.#maxFetches
+  }
+
+  #readahead(): Readahead {
     const origin = this.origin!
     return origin.path.readahead(this.#maxFetches)
   }
