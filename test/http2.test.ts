@@ -95,7 +95,7 @@ test('parallel fetches share one connection', async () => {
   await Promise.all([0, 1, 2, 3, 4, 5].map((i) => assertFetched(source, i * MIB, (i + 1) * MIB)))
   assert.equal(origin.connectionCount, 1)
   assert.equal(source.connections.isMultiplexed, true)
-  assert.deepEqual([source.connections.readyCount, source.connections.limit], [8, 8])
+  assert.deepEqual([source.connections.windowsBytes.length, source.connections.limit], [8, 8])
 })
 
 test('a cancelled fetch is a stream reset: the connection stays, and little of the rest is moved', async () => {

@@ -11,7 +11,9 @@ import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, typ
 const KIB = 1024
 const MIB = 1024 * KIB
 const SIZE = 64 * MIB
-const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyConnections: 8, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
+/** Eight connections that idled. */
+const COLD = Array<number>(8).fill(13 * KIB)
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
@@ -46,23 +48,18 @@ test('over one connection for all, a seek is not striped: its pieces are as long
   assert.deepEqual(whole[0], { ...striped[0], end: striped.at(-1)!.end })
 })
 
-test('what follows the first pieces of a seek comes in doubled ones, then in chunks', () => {
-  const lengthAfter = (bytes: number): number => {
-    const [piece] = starts(plan(state({ arrived: RangeSet.of({ start: 10 * MIB, end: 10 * MIB + bytes }), readers: [reader(10 * MIB)] })))
-    return piece!.end - piece!.start
-  }
-  assert.equal(lengthAfter(13 * KIB), 13 * KIB)
-  assert.equal(lengthAfter(8 * 13 * KIB), 26 * KIB)
-  assert.equal(lengthAfter(8 * 39 * KIB), 52 * KIB)
-  assert.ok(lengthAfter(800 * KIB) >= 128 * KIB)
+test('a piece of a seek is what arrives in one round trip on its connection, at most one of readahead', () => {
+  const limits = { ...LIMITS, readyWindowsBytes: [2 * MIB, 100 * KIB, 13 * KIB] }
+  const lengths = starts(plan(state({ readers: [reader(10 * MIB)], limits }))).map((piece) => piece.end - piece.start)
+  assert.deepEqual(lengths.slice(0, 3), [512 * KIB, 100 * KIB, 13 * KIB])
 })
 
 test('a piece of a seek waits for a connection, not for a handshake; the byte that is waited for does not', () => {
   const started = (limits: Partial<PlanLimits>): number =>
     starts(plan(state({ readers: [reader(10 * MIB)], limits: { ...LIMITS, ...limits } }))).length
-  assert.equal(started({ readyConnections: 5, connectingConnections: 3 }), 5)
-  assert.equal(started({ readyConnections: 0, connectingConnections: 8 }), 1)
-  assert.equal(started({ readyConnections: 0, connectingConnections: 0 }), 8, 'nothing is under way: each makes its own')
+  assert.equal(started({ readyWindowsBytes: COLD.slice(3), connectingConnections: 3 }), 5)
+  assert.equal(started({ readyWindowsBytes: [], connectingConnections: 8 }), 1)
+  assert.equal(started({ readyWindowsBytes: [], connectingConnections: 0 }), 8, 'nothing is under way: each makes its own')
 })
 
 test('a seek takes the connections of the old position', () => {
@@ -121,7 +118,7 @@ const aState = fc
     inFlight: fc.array(aRange, { maxLength: 10 }),
     maxFetches: fc.integer({ min: 1, max: 16 }),
     yieldCount: fc.oneof(fc.constant(0), fc.nat(4)),
-    readyConnections: fc.nat(16),
+    readyWindowsBytes: fc.array(fc.integer({ min: 13 * KIB, max: 256 * KIB }), { maxLength: 16 }),
     connectingConnections: fc.nat(16),
   })
   .map((facts): PlanState => {
@@ -143,7 +140,7 @@ const aState = fc
         maxFetches: facts.maxFetches,
         yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)),
         readaheadBytes: 3 * 512 * KIB,
-        readyConnections: facts.readyConnections,
+        readyWindowsBytes: facts.readyWindowsBytes,
         connectingConnections: facts.connectingConnections,
       },
     }

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test, type TestContext } from 'node:test'
 
 import { Source, type Fetch } from '../src/origin/source.ts'
+import { FIRST_WINDOW_BYTES } from '../src/origin/send-window.ts'
 import { Transport } from '../src/origin/transport.ts'
 import { patternContent } from './support/content.ts'
 import { within } from './support/deadline.ts'
@@ -50,10 +51,10 @@ function begin(source: Source, start: number, end: number): Watched {
 
 test('connections are told as ready when their handshakes are done', async (t) => {
   const { source, origin, when } = await setUp(t)
-  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
+  assert.deepEqual(source.connections, { windowsBytes: [], connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
   source.warm()
-  assert.deepEqual(source.connections, { readyCount: 0, connectingCount: 4, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
-  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  assert.deepEqual(source.connections, { windowsBytes: [], connectingCount: 4, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
+  await when('four connections', ({ connections }) => connections.windowsBytes.length === 4)
   assert.equal(source.connections.connectingCount, 0)
   await origin.when('four connections', ({ connections }) => connections.accepted === 4)
 })
@@ -61,11 +62,11 @@ test('connections are told as ready when their handshakes are done', async (t) =
 test('a request takes a ready connection and gives it back at its end', async (t) => {
   const { source, origin, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: 1000 }) })
   source.warm()
-  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  await when('four connections', ({ connections }) => connections.windowsBytes.length === 4)
   const { firstByte, end } = begin(source, 0, 100_000)
   await firstByte()
-  assert.equal(source.connections.readyCount, 3)
-  const free = when('four connections again', ({ connections }) => connections.readyCount === 4)
+  assert.equal(source.connections.windowsBytes.length, 3)
+  const free = when('four connections again', ({ connections }) => connections.windowsBytes.length === 4)
   origin.release()
   assert.equal(await end(), undefined)
   await free
@@ -75,14 +76,14 @@ test('a request takes a ready connection and gives it back at its end', async (t
 test('a cancelled request takes its connection with it, and another one is made at once', async (t) => {
   const { source, origin, when } = await setUp(t, { script: whenever(({ index }) => index === 0, { kind: 'body-stalled', afterBytes: 1000 }) })
   source.warm()
-  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  await when('four connections', ({ connections }) => connections.windowsBytes.length === 4)
   const { fetch, firstByte } = begin(source, 0, SIZE_BYTES)
   await firstByte()
   fetch.cancel()
-  assert.deepEqual(source.connections, { readyCount: 3, connectingCount: 1, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false }, 'in the same turn')
+  assert.deepEqual(source.connections, { windowsBytes: [FIRST_WINDOW_BYTES, FIRST_WINDOW_BYTES, FIRST_WINDOW_BYTES], connectingCount: 1, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false }, 'in the same turn')
   const next = begin(source, 0, 1000)
   assert.equal(await next.end(), undefined)
-  await when('four connections again', ({ connections }) => connections.readyCount === 4)
+  await when('four connections again', ({ connections }) => connections.windowsBytes.length === 4)
   const [first, second] = origin.requests
   assert.ok(first !== undefined && second !== undefined && second.connection !== first.connection && second.connection <= 4, 'a ready one carried it')
   await origin.when('a fifth connection', ({ connections }) => connections.accepted === 5)
@@ -91,17 +92,17 @@ test('a cancelled request takes its connection with it, and another one is made 
 test('a refused answer takes its connection with it', async (t) => {
   const { source, when } = await setUp(t, { script: inOrder([{ kind: 'range-ignored' }, { kind: 'body-stalled', afterBytes: 1000 }]) })
   source.warm()
-  await when('four connections', ({ connections }) => connections.readyCount === 4)
+  await when('four connections', ({ connections }) => connections.windowsBytes.length === 4)
   const { end } = begin(source, 100, 200)
   assert.match(String((await end())?.message), /the whole file where bytes from 100 were asked for/)
-  assert.equal(source.connections.readyCount, 3)
+  assert.equal(source.connections.windowsBytes.length, 3)
 })
 
 test('a source that was redirected tells of the connections to the new place', async (t) => {
   const { origin: place } = await setUp(t)
   const { source, when } = await setUp(t, { script: () => ({ kind: 'redirect', location: place.url() }) })
-  const known = when('connections there', ({ connections }) => place.connections.accepted > 0 && connections.readyCount > 0)
+  const known = when('connections there', ({ connections }) => place.connections.accepted > 0 && connections.windowsBytes.length > 0)
   assert.equal(await begin(source, 0, 1000).end(), undefined)
   await known
-  assert.deepEqual(source.connections, { readyCount: 1, connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
+  assert.deepEqual(source.connections, { windowsBytes: [FIRST_WINDOW_BYTES], connectingCount: 0, limit: 4, yieldCount: 0, isPaused: false, isMultiplexed: false })
 })

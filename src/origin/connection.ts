@@ -9,6 +9,7 @@ import type { Socket } from 'node:net'
 import { Client, type buildConnector, type Dispatcher } from 'undici'
 
 import type { CarrierEvents, Exchange, ExchangeObserver, OutgoingRequest } from './exchange.ts'
+import { SendWindow } from './send-window.ts'
 
 /** Idle connections are kept so long unless the origin tells less. */
 const KEEP_ALIVE_MS = 60_000
@@ -22,6 +23,7 @@ export class Connection {
   isBusy = false
   /** When it last carried a byte, ms of the monotonic clock; 0 if never. */
   lastUsedMs = 0
+  readonly #window = new SendWindow()
   readonly #client: Client
   readonly #url: URL
   readonly #events: CarrierEvents
@@ -54,6 +56,11 @@ export class Connection {
   get readiness(): 'connected' | 'connecting' | 'none' {
     if (this.#isConnected || this.#socket?.isConnected === true) return 'connected'
     return this.#socket?.isUsable === true ? 'connecting' : 'none'
+  }
+
+  /** What of an answer may arrive in one round trip. */
+  get windowBytes(): number {
+    return this.#window.bytesAt(performance.now())
   }
 
   /** Connects before there is a request. */
@@ -110,6 +117,7 @@ export class Connection {
       },
       onResponseData: (_, bytes) => {
         this.lastUsedMs = performance.now()
+        this.#window.onBytes(bytes.length, this.lastUsedMs)
         if (!isCancelled) observer.onBytes(bytes)
       },
       onResponseEnd: () => isCancelled || observer.onEnd(undefined),

@@ -30,6 +30,13 @@ export interface CarrierEvents {
   onClosed(): void
 }
 
+export interface Ready {
+  /** One for each request that would be on its way at once, in the order in which they would be taken: what may arrive of it in one round trip. */
+  readonly windowsBytes: readonly number[]
+  /** Requests that would be on their way when a handshake is done. */
+  readonly connectingCount: number
+}
+
 /** What carries requests to an origin. How many at a time is not its business. */
 export interface Carrier {
   send(request: OutgoingRequest, observer: ExchangeObserver): Exchange
@@ -37,8 +44,8 @@ export interface Carrier {
   warm(limit: number): void
   /** No more than that is kept without a request. */
   trim(limit: number): void
-  /** Requests that would be on their way at once, and those that would be once a handshake is done. */
-  ready(limit: number): { readonly readyCount: number; readonly connectingCount: number }
+  /** What would carry so many more requests. */
+  ready(limit: number): Ready
   /** Requests at a time that the protocol allows. */
   readonly maxRequests: number
   /** Whether one connection carries them all: more requests do not bring more of TCP's windows, and a cancelled one costs none. */

@@ -2,7 +2,7 @@
  * An origin's HTTP/1.1 connections, and which one carries a request.
  *
  * A connection carries one request at a time (no pipelining), so which one carries an urgent request is our choice: the
- * one that transferred last, whose TCP window is open. Measured at 60 ms and 80 Mbit/s, 64 KiB take 98 ms on such a
+ * one whose TCP window is open widest, having transferred just now. Measured at 60 ms and 80 Mbit/s, 64 KiB take 98 ms on such a
  * connection, 188 ms on one that idled 1.5 s, 279 ms on a new one. A handshake is a round trip, or two with TLS, so
  * connections are made before they are needed.
  */
@@ -10,7 +10,7 @@
 import type { Socket } from 'node:net'
 
 import { Connection, type Connector } from './connection.ts'
-import type { Carrier, CarrierEvents, Exchange, ExchangeObserver, OutgoingRequest } from './exchange.ts'
+import type { Carrier, CarrierEvents, Exchange, ExchangeObserver, OutgoingRequest, Ready } from './exchange.ts'
 
 const READINESS_ORDER = { connected: 2, connecting: 1, none: 0 } as const
 
@@ -37,10 +37,18 @@ export class Http1Carrier implements Carrier {
     return this.#connections.filter((connection) => !connection.isBusy)
   }
 
-  ready(limit: number): { readyCount: number; connectingCount: number } {
-    const free = this.#free.slice(0, limit)
-    const count = (wanted: Connection['readiness']): number => free.filter(({ readiness }) => readiness === wanted).length
-    return { readyCount: count('connected'), connectingCount: count('connecting') }
+  ready(limit: number): Ready {
+    const free = this.#inOrder.slice(0, limit)
+    return {
+      windowsBytes: free.filter(({ readiness }) => readiness === 'connected').map(({ windowBytes }) => windowBytes),
+      connectingCount: free.filter(({ readiness }) => readiness === 'connecting').length,
+    }
+  }
+
+  /** Those without a request, the best one for the next one first. */
+  get #inOrder(): Connection[] {
+    const rank = ({ readiness }: Connection): number => READINESS_ORDER[readiness]
+    return this.#free.sort((a, b) => rank(b) - rank(a) || b.windowBytes - a.windowBytes || b.lastUsedMs - a.lastUsedMs)
   }
 
   /** Takes a connected socket for what is asked next. */
@@ -49,8 +57,7 @@ export class Http1Carrier implements Carrier {
   }
 
   send(request: OutgoingRequest, observer: ExchangeObserver): Exchange {
-    const rank = ({ readiness }: Connection): number => READINESS_ORDER[readiness]
-    const connection = this.#free.sort((a, b) => rank(b) - rank(a) || b.lastUsedMs - a.lastUsedMs)[0] ?? this.#add()
+    const connection = this.#inOrder[0] ?? this.#add()
     connection.isBusy = true
     const exchange = connection.send(request, {
       onHead: (head) => observer.onHead(head),

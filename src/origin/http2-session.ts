@@ -12,6 +12,7 @@ import type { Socket } from 'node:net'
 
 import type { ResponseHead } from './admission.ts'
 import type { Exchange, ExchangeObserver, OutgoingRequest } from './exchange.ts'
+import { SendWindow } from './send-window.ts'
 
 /** What may be under way: at 100 ms, 320 Mbit/s of one stream, 1.3 Gbit/s of all. */
 const STREAM_WINDOW_BYTES = 4 * 1024 * 1024
@@ -56,6 +57,7 @@ export class Http2Session {
   #wasAsked = false
   #streamCount = 0
   #heardMs = performance.now()
+  readonly #window = new SendWindow()
   #error: Error | undefined
   #pingTimer: NodeJS.Timeout | undefined
   /** While there are streams. */
@@ -109,6 +111,11 @@ export class Http2Session {
     return Math.max(1, this.#session.remoteSettings?.maxConcurrentStreams ?? Number.POSITIVE_INFINITY)
   }
 
+  /** What of all answers together may arrive in one round trip. */
+  get windowBytes(): number {
+    return this.#window.bytesAt(performance.now())
+  }
+
   send(request: OutgoingRequest, observer: ExchangeObserver): Exchange {
     this.#askForLife()
     let stream: ClientHttp2Stream
@@ -138,6 +145,7 @@ export class Http2Session {
     })
     stream.on('data', (bytes: Buffer) => {
       this.#heard()
+      this.#window.onBytes(bytes.length, this.#heardMs)
       if (hasHead) take(bytes)
       else early.push(bytes)
     })

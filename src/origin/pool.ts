@@ -9,18 +9,14 @@ import { afterAllClosed, afterAnswer, afterOverload, afterRefusal, limitOf, next
 import { field, statusError, type ResponseHead } from './admission.ts'
 import { parseRetryAfterMs } from '../bytes/http-range.ts'
 import type { SeekCacheError } from '../errors.ts'
-import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest } from './exchange.ts'
+import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest, type Ready } from './exchange.ts'
 import { allowanceOf, type OriginFacts } from './origin-memory.ts'
 import { PathEstimate } from './path-estimate.ts'
 import { MAX_RETRY_AFTER_MS } from './retry.ts'
 import { shareOut, type Claim, type Need, type Share } from './shares.ts'
 
 /** What could be asked of an origin now. */
-export interface Connections {
-  /** Connected and free: a request on one of them is on its way at once. */
-  readonly readyCount: number
-  /** Free, with a handshake under way. */
-  readonly connectingCount: number
+export interface Connections extends Ready {
   /** Requests that may be in flight at the same time, those that are included. */
   readonly limit: number
   /** So many of the requests in flight are to be given up: others need them. */

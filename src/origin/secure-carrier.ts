@@ -10,7 +10,7 @@
 import type { Socket } from 'node:net'
 
 import { connectTarget, type Connector } from './connection.ts'
-import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest } from './exchange.ts'
+import { DeferredExchange, type Carrier, type CarrierEvents, type Exchange, type ExchangeObserver, type OutgoingRequest, type Ready } from './exchange.ts'
 import { Http1Carrier } from './http1-carrier.ts'
 import { Http2Error, Http2Session } from './http2-session.ts'
 
@@ -85,10 +85,10 @@ export class SecureCarrier implements Carrier {
     return this.#session?.isUsable === true ? this.#session : undefined
   }
 
-  ready(limit: number): { readyCount: number; connectingCount: number } {
+  ready(limit: number): Ready {
     if (this.#http1 !== undefined) return this.#http1.ready(limit)
-    if (this.#usable !== undefined) return { readyCount: limit, connectingCount: 0 }
-    return { readyCount: 0, connectingCount: this.#waiting === undefined ? 0 : limit }
+    if (this.#usable !== undefined) return { windowsBytes: Array<number>(limit).fill(this.#usable.windowBytes), connectingCount: 0 }
+    return { windowsBytes: [], connectingCount: this.#waiting === undefined ? 0 : limit }
   }
 
   warm(limit: number): void {

@@ -5,8 +5,9 @@
  * performs them and asks again whenever a fact changes. Nothing is remembered between two plans.
  *
  * - A fetch that serves no window is cancelled, unless so little is left of it that its connection is worth more.
- * - What a reader needs to go on (after a seek: its first bytes) comes first, in small pieces over all connections: TCP's
- *   first window is 14 KB, so 13 KiB pieces over idle connections arrive in one round trip, one 256 KiB piece in four. A
+ * - What a reader needs to go on (after a seek: its first bytes) comes first, over all connections, each asked for as much
+ *   as arrives in one round trip: TCP's first window is 14 KB, so 13 KiB pieces over idle connections are there at once,
+ *   where one of 256 KiB takes four round trips; a connection that has just transferred brings as much by itself. A
  *   piece that would have to wait for a handshake waits for a connection that gets free: that is as soon, and its window
  *   is open then.
  * - Readahead asks, in bounded pieces, for so much at a time as the link holds, so that the bottleneck's queue stays short
@@ -15,6 +16,7 @@
  */
 
 import { CHUNK_BYTES, intersect, type Range, type RangeSet } from '../bytes/ranges.ts'
+import { FIRST_WINDOW_BYTES } from '../origin/send-window.ts'
 
 export interface PlanReader {
   readonly id: number
@@ -44,8 +46,9 @@ export interface PlanLimits {
   /** Readahead and filling ask for more while less than this is still to come of all that runs. */
   readonly readaheadBytes: number
   readonly readaheadPieceBytes: number
-  /** Connections that could carry a request at once, and those that still shake hands. */
-  readonly readyConnections: number
+  /** Of each connection that could carry a request at once, what may arrive in one round trip, the largest first. */
+  readonly readyWindowsBytes: readonly number[]
+  /** Connections that still shake hands. */
   readonly connectingConnections: number
   /** One connection carries all: its window is not made larger by striping. */
   readonly isMultiplexed: boolean
@@ -71,17 +74,9 @@ export type Action =
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
 const SEEK_BYTES = 1024 * 1024
-/**
- * While it seeks, what is next is urgent, and striped over all connections: first a piece for each that fits TCP's
- * initial window (RFC 6928: 10 segments of 1448 bytes, less the head of the answer), so that it arrives in one round trip
- * also on a connection that idled; then one each that fits the doubled window; and again.
- */
-const STRIPE_BYTES = [13 * 1024, 26 * 1024, 52 * 1024] as const
-/** Stripes that are urgent on any link; the last one only where the link holds it. */
-const URGENT_STRIPES_BYTES = STRIPE_BYTES[0] + STRIPE_BYTES[1]
-/** And what follows while it seeks: small, because the next seek may come any moment; a part of the run so far. */
-const MIN_FOLLOWING_BYTES = 64 * 1024
-const FOLLOWING_SHARE_OF_RUN = 1 / 4
+/** While it seeks, so much ahead is urgent for each connection, on any link; and so much at most, where the link holds it. */
+const URGENT_BYTES = 39 * 1024
+const MAX_URGENT_BYTES = 91 * 1024
 
 /** Why a piece is wanted, the most pressing first. */
 const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3, nobody: 4 } as const
@@ -108,7 +103,7 @@ export function plan(state: PlanState): Action[] {
   }
   let comingBytes = running.reduce((sum, { start, end }) => sum + end - start, 0)
   let free = limits.maxFetches - running.length
-  let ready = limits.readyConnections
+  let ready = limits.readyWindowsBytes.length
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && comingBytes >= limits.readaheadBytes) break
@@ -151,8 +146,7 @@ function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits
 
 /** Ahead of a seeking reader, what is urgent. */
 function urgentBytes({ maxFetches, bandwidthDelayBytes }: PlanLimits): number {
-  const stripesBytes = maxFetches * (URGENT_STRIPES_BYTES + STRIPE_BYTES[2])
-  return Math.min(stripesBytes, Math.max(maxFetches * URGENT_STRIPES_BYTES, bandwidthDelayBytes))
+  return Math.min(maxFetches * MAX_URGENT_BYTES, Math.max(maxFetches * URGENT_BYTES, bandwidthDelayBytes))
 }
 
 function isSeeking(reader: PlanReader): boolean {
@@ -171,7 +165,7 @@ function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] 
     for (const hole of holes(reader, state.arrived, [...running, ...pieces])) {
       let start = hole.start
       while (start < hole.end && count < state.limits.maxFetches) {
-        const end = Math.min(start + pieceBytes(reader, start, state.limits), hole.end)
+        const end = Math.min(start + pieceBytes(reader, start, count, state.limits), hole.end)
         pieces.push({ start, end })
         start = end
         count++
@@ -214,16 +208,15 @@ function without(hole: Range, range: Range): Range[] {
   ].filter((part) => part.start < part.end)
 }
 
-function pieceBytes(reader: PlanReader, start: number, limits: PlanLimits): number {
+/**
+ * For who seeks, what arrives in one round trip on the connection that will carry it.
+ * @param index so many pieces of this reader come before it
+ */
+function pieceBytes(reader: PlanReader, start: number, index: number, limits: PlanLimits): number {
   if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
-  const sinceSeekBytes = reader.consumedBytes + start - reader.position
-  let stripesBytes = 0
-  for (const stripeBytes of STRIPE_BYTES) {
-    stripesBytes += stripeBytes * limits.maxFetches
-    if (sinceSeekBytes < stripesBytes) return limits.isMultiplexed ? stripeBytes * limits.maxFetches : stripeBytes
-  }
-  const followingBytes = Math.max(MIN_FOLLOWING_BYTES, sinceSeekBytes * FOLLOWING_SHARE_OF_RUN)
-  return alignedLength(start, Math.min(followingBytes, limits.readaheadPieceBytes))
+  const windowBytes = limits.readyWindowsBytes[index] ?? FIRST_WINDOW_BYTES
+  const roundTripBytes = limits.isMultiplexed ? Math.max(windowBytes, limits.maxFetches * FIRST_WINDOW_BYTES) : windowBytes
+  return roundTripBytes < limits.readaheadPieceBytes ? roundTripBytes : alignedLength(start, limits.readaheadPieceBytes)
 }
 
 /** Large pieces end on borders of the chunk grid, so that few chunks are left half. */

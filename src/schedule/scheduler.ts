@@ -35,6 +35,7 @@ const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
 /** Draining so much is always cheaper than a new connection; more than the other never is. */
 const MIN_DRAIN_BYTES = 64 * 1024
 const MAX_DRAIN_BYTES = 512 * 1024
+const DRAINED_SHARES = 2
 /** Also what is tried again at once is a new try. */
 const MIN_RETRY_MS = 1
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
@@ -287,8 +288,8 @@ export class Scheduler {
 
   /**
    * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
-   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a connection still has to
-   * bring is on its way already when it is less than its share of what is under way.
+   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a fetch still has to bring
+   * is on its way already, and soon here, when it is not much more than its share of what is under way.
    */
   #planLimits(): PlanLimits {
     const { path, connections: now } = this.#parts.source
@@ -296,16 +297,17 @@ export class Scheduler {
     const { bandwidthDelayBytes } = path
     const maxFetches = this.#maxFetches
     const { askedBytes, pieceBytes } = path.readahead(maxFetches)
+    const shareBytes = bandwidthDelayBytes / Math.max(1, this.#inFlight.size)
     return {
       maxFetches,
       yieldCount,
       readaheadBytes: askedBytes,
       readaheadPieceBytes: pieceBytes,
-      readyConnections: now.readyCount,
+      readyWindowsBytes: now.windowsBytes,
       connectingConnections: now.connectingCount,
       isMultiplexed,
       bandwidthDelayBytes,
-      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, bandwidthDelayBytes / 4), MAX_DRAIN_BYTES),
+      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, DRAINED_SHARES * shareBytes), MAX_DRAIN_BYTES),
     }
   }
 
@@ -330,7 +332,7 @@ export class Scheduler {
     const { validator, limits, source } = this.#parts
     const known = { sizeBytes: this.generation.sizeBytes, validator }
     if (isUrgent) source.path.onUrgentFetch()
-    const wasReady = source.connections.readyCount > 0
+    const wasReady = source.connections.windowsBytes.length > 0
     const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#silentTries, MAX_FIRST_BYTE_MS)
     const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events(wasReady))
     this.#inFlight.set(fetch.id, fetch)

@@ -5,6 +5,7 @@
  * shrink on idle connections, a rate that all share and one that each has for itself, and a queue in which what
  * was sent already stands in front of what is urgent now.
  */
+import { SendWindow } from '../../../src/origin/send-window.ts'
 import type { VirtualClock } from './virtual-clock.ts'
 
 export interface LinkFacts {
@@ -22,7 +23,7 @@ const BURST_BYTES = 16 * 1024
 const FIRST_WINDOW_BYTES = 14_480
 const MAX_WINDOW_BYTES = 4 * 1024 * 1024
 /** A connection without traffic for so long starts slowly again. */
-const IDLE_MS = 1_000
+const IDLE_MS = 300
 
 export class Link {
   readonly facts: LinkFacts
@@ -62,6 +63,8 @@ export class Connection {
   isBusy = false
   #isClosed = false
   lastUsedMs: number
+  /** As its receiver estimates it. */
+  readonly window = new SendWindow()
   readonly #link: Link
   #windowBytes = FIRST_WINDOW_BYTES
   #unacknowledgedBytes = 0
@@ -113,6 +116,7 @@ export class Connection {
   #arrive(body: Body, lengthBytes: number): void {
     if (this.#isClosed || this.#body !== body) return
     this.lastUsedMs = this.#link.clock.nowMs()
+    this.window.onBytes(lengthBytes, this.lastUsedMs)
     if (body.onArrival(lengthBytes)) this.take(lengthBytes)
   }
 

@@ -111,10 +111,10 @@ export class SimulatedOrigin implements ScheduledSource {
   get connections(): Connections {
     const nowMs = this.#clock.nowMs()
     const free = [...this.#connections].filter(({ isBusy }) => !isBusy)
-    const readyCount = free.filter(({ isReady }) => isReady).length
+    const windowsBytes = free.filter(({ isReady }) => isReady).map(({ window }) => window.bytesAt(nowMs)).sort((a, b) => b - a)
     const limit = limitOf(this.#allowance, this.#maxConnections, nowMs)
     const isPaused = nowMs < this.#allowance.pausedUntilMs
-    return { readyCount, connectingCount: free.length - readyCount, limit, yieldCount: 0, isPaused, isMultiplexed: false }
+    return { windowsBytes, connectingCount: free.length - windowsBytes.length, limit, yieldCount: 0, isPaused, isMultiplexed: false }
   }
 
   /** It has the origin for itself. */
@@ -236,7 +236,9 @@ export class SimulatedOrigin implements ScheduledSource {
 
   #acquire(): Connection {
     const free = [...this.#connections].filter((connection) => !connection.isBusy)
-    const [best] = free.sort((a, b) => Number(b.isReady) - Number(a.isReady) || b.lastUsedMs - a.lastUsedMs)
+    const nowMs = this.#clock.nowMs()
+    const byWindow = (a: Connection, b: Connection): number => b.window.bytesAt(nowMs) - a.window.bytesAt(nowMs)
+    const [best] = free.sort((a, b) => Number(b.isReady) - Number(a.isReady) || byWindow(a, b) || b.lastUsedMs - a.lastUsedMs)
     const connection = best ?? this.#connect()
     connection.isBusy = true
     return connection

@@ -230,7 +230,7 @@ export class Watch implements OriginObserver {
     if (clock.nowMs() <= this.#quietUntilMs || this.#isBehindKnown) return
     const awaited = [...this.players].flatMap((player) => (player.kind === 'play' && player.wait !== undefined ? [player.wait.position] : []))
     const isAllUrgent = requests.length >= this.#maxFetches && requests.every((request) => awaited.some((position) => covers(request, position)))
-    const mayWait = kind === 'play' ? isAllUrgent : this.#isFull(requests) || this.origin!.connections.readyCount === 0
+    const mayWait = kind === 'play' ? isAllUrgent : this.#isFull(requests) || this.origin!.connections.windowsBytes.length === 0
     this.#rule(mayWait, `nobody fetches byte ${wait.position}, for which a ${kind} reader waits, and ${requests.length} requests run`)
   }
 
