@@ -16,7 +16,7 @@ const COLD = Array<number>(8).fill(13 * KIB)
 const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
-  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isFilling: true, ...facts }
+  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isFilling: true, ...facts }
 }
 
 function state(facts: Partial<PlanState>): PlanState {
@@ -79,10 +79,18 @@ test('an urgent byte takes the place of the farthest readahead when all connecti
 
 test('a reader that waits takes a connection from what others are about to need', () => {
   const tail = reader(60 * MIB, { id: 2 })
-  const inFlight = Array.from({ length: 8 }, (_, i) => ({ id: i, start: 60 * MIB + i * 32 * KIB, end: 60 * MIB + (i + 1) * 32 * KIB }))
-  const actions = plan(state({ readers: [reader(20 * MIB), tail], inFlight }))
+  const inFlight = Array.from({ length: 8 }, (_, i) => ({ id: i, start: 60 * MIB + i * 128 * KIB, end: 60 * MIB + (i + 1) * 128 * KIB }))
+  const actions = plan(state({ readers: [reader(20 * MIB), tail], inFlight, limits: { ...LIMITS, readyWindowsBytes: [] } }))
   assert.deepEqual(cancels(actions), [7])
   assert.deepEqual(starts(actions).map((piece) => piece.start), [20 * MIB])
+})
+
+test('a connection that is about to be free is waited for, but not for long', () => {
+  const inFlight = Array.from({ length: 8 }, (_, i) => ({ id: i, start: 60 * MIB + i * 32 * KIB, end: 60 * MIB + (i + 1) * 32 * KIB }))
+  const facts = { inFlight, limits: { ...LIMITS, readyWindowsBytes: [] } }
+  assert.deepEqual(plan(state({ ...facts, readers: [reader(20 * MIB), reader(60 * MIB, { id: 2 })] })), [])
+  const overdue = plan(state({ ...facts, readers: [reader(20 * MIB, { isOverdue: true }), reader(60 * MIB, { id: 2 })] }))
+  assert.deepEqual(cancels(overdue), [7])
 })
 
 test('readahead asks for as much at a time as the link holds', () => {
@@ -108,6 +116,7 @@ const aReader = fc.record({
   windowBytes: fc.integer({ min: 1, max: 32 * MIB }),
   consumedBytes: fc.oneof(fc.constant(0), fc.nat(32 * MIB)),
   isWaiting: fc.boolean(),
+  isOverdue: fc.boolean(),
   isFilling: fc.constant(true),
   kind: fc.constantFrom('play' as const, 'fill' as const),
 })
@@ -162,11 +171,12 @@ test('no byte is fetched twice, limits hold, and whoever waits is served', () =>
         assert.ok(facts.readers.some((r) => intersect(piece, { start: r.position, end: r.windowEnd }) !== undefined), 'wanted by somebody')
       }
       assert.ok(running.length + starts(actions).length <= Math.max(facts.limits.maxFetches, facts.inFlight.length))
+      const soonDone = running.filter((fetch) => fetch.end - fetch.start <= facts.limits.drainBytes)
       assert.ok(running.length <= facts.inFlight.length - facts.limits.yieldCount)
       const order = actions.flatMap((action) => (action.type === 'fetch' ? [action.isUrgent] : []))
       assert.deepEqual(order, [...order].sort((a, b) => Number(b) - Number(a)), 'urgent first')
       const waiting = facts.readers.filter((r) => r.isWaiting && r.kind === 'play' && r.position < r.windowEnd)
-      const isServed = (r: PlanReader): boolean => taken.has(r.position)
+      const isServed = (r: PlanReader): boolean => taken.has(r.position) || (soonDone.length > 0 && !r.isOverdue)
       if (waiting.length <= facts.limits.maxFetches) assert.ok(waiting.every(isServed), 'whoever waits gets on')
     }),
     { numRuns: 10_000 },

@@ -50,7 +50,7 @@ test('what is no record is left out', () => {
   const [good] = memory.records
   const bad = [
     null, 7, 'x', {}, { ...good, id: 5 }, { ...good, usedAtMs: NOW_MS + DAY_MS }, { ...good, learnedLimit: 0 }, { ...good, learnedLimit: 2.5 },
-    { ...good, learnedAtMs: NOW_MS + DAY_MS }, { ...good, path: { rttMs: -1, bytesPerMs: 1, connections: 1 } }, { ...good, path: { ...FACTS.path, connections: Number.NaN } },
+    { ...good, learnedAtMs: NOW_MS + DAY_MS }, { ...good, path: { rttMs: -1, bytesPerMs: 1, roundTripsAsked: 1 } }, { ...good, path: { ...FACTS.path, roundTripsAsked: Number.NaN } },
   ]
   for (const junk of [undefined, {}, 'text', ...bad.map((record) => [record])]) {
     assert.deepEqual(new OriginMemory(SALT, junk, NOW_MS).records, [], JSON.stringify(junk))

@@ -8,10 +8,11 @@
  * - What a reader needs to go on (after a seek: its first bytes) comes first, over all connections, each asked for as much
  *   as arrives in one round trip: TCP's first window is 14 KB, so 13 KiB pieces over idle connections are there at once,
  *   where one of 256 KiB takes four round trips; a connection that has just transferred brings as much by itself. A
- *   piece that would have to wait for a handshake waits for a connection that gets free: that is as soon, and its window
+ *   piece that would have to wait for a handshake waits for a connection that gets free: that is sooner, and its window
  *   is open then.
  * - Readahead asks, in bounded pieces, for so much at a time as the link holds, so that the bottleneck's queue stays short
- *   and connections get free all the time; nearer bytes come before farther ones, over all readers alike.
+ *   and connections get free all the time; nearer bytes come before farther ones, over all readers alike. While one
+ *   waits after a seek, nothing is begun ahead of others: a player that seeks opens its new connection first.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
@@ -29,6 +30,8 @@ export interface PlanReader {
   readonly consumedBytes: number
   /** It waits for the byte at `position`. */
   readonly isWaiting: boolean
+  /** It does so for longer than a connection that is about to be free takes. */
+  readonly isOverdue: boolean
 }
 
 export interface PlanFetch {
@@ -54,7 +57,7 @@ export interface PlanLimits {
   readonly isMultiplexed: boolean
   /** What a full link holds: more than that is not urgent at a time. */
   readonly bandwidthDelayBytes: number
-  /** A fetch without a reader is drained, not cancelled, when no more than this is left of it. */
+  /** A fetch of which no more than this is left ends in a moment: it is not cancelled for its connection. */
   readonly drainBytes: number
 }
 
@@ -79,10 +82,12 @@ const URGENT_BYTES = 39 * 1024
 const MAX_URGENT_BYTES = 91 * 1024
 
 /** Why a piece is wanted, the most pressing first. */
-const NEED = { waiting: 0, seek: 1, readahead: 2, fill: 3, nobody: 4 } as const
+const NEED = { overdue: 0, waiting: 1, seek: 2, readahead: 3, fill: 4, nobody: 5 } as const
 
 interface Piece extends Range {
   readonly need: number
+  /** Who needs it most; undefined for nobody. */
+  readonly reader: PlanReader | undefined
   /** Ahead of the reader that needs it first. */
   readonly distanceBytes: number
 }
@@ -91,9 +96,10 @@ export function plan(state: PlanState): Action[] {
   const { limits, readers } = state
   const actions: Action[] = []
   const running: (PlanFetch & Piece)[] = []
+  const isSoonDone = (fetch: Range): boolean => fetch.end - fetch.start <= limits.drainBytes
   for (const fetch of state.inFlight) {
     const isKept = isWanted(fetch, readers)
-    const isDrained = !isKept && fetch.end - fetch.start <= limits.drainBytes
+    const isDrained = !isKept && isSoonDone(fetch)
     if (isKept || isDrained) running.push({ ...fetch, ...withNeed(fetch, readers, limits) })
     if (!isKept) actions.push({ type: isDrained ? 'drain' : 'cancel', fetchId: fetch.id })
   }
@@ -103,11 +109,14 @@ export function plan(state: PlanState): Action[] {
   }
   let comingBytes = running.reduce((sum, { start, end }) => sum + end - start, 0)
   let free = limits.maxFetches - running.length
-  let ready = limits.readyWindowsBytes.length
+  let ready = Math.min(limits.readyWindowsBytes.length, free)
+  const seeking = readers.find((reader) => reader.isWaiting && isSeeking(reader))
   for (const piece of wantedPieces(state, running)) {
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && comingBytes >= limits.readaheadBytes) break
+    if (!isUrgent && seeking !== undefined && piece.reader !== seeking) continue
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
+    if (piece.need === NEED.waiting && ready <= 0 && (free <= 0 || limits.connectingConnections > 0) && running.some(isSoonDone)) break
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
     if (free <= 0) {
       const victim = victimFor(piece, running, limits)
@@ -137,7 +146,7 @@ function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
 function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits: PlanLimits): (PlanFetch & Piece) | undefined {
   const urgentCount = running.filter((fetch) => fetch.need <= NEED.seek).length
   const isVictim = (fetch: Piece): boolean => {
-    if (piece.need === NEED.waiting) return fetch.need > NEED.waiting
+    if (piece.need <= NEED.waiting) return fetch.need > NEED.waiting
     if (piece.need > NEED.seek || urgentCount >= limits.maxFetches / 2) return false
     return fetch.need >= NEED.readahead && fetch.end - fetch.start > limits.drainBytes
   }
@@ -177,19 +186,19 @@ function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] 
 
 /** One reader's piece may hold what another one waits for: the most pressing need counts. */
 function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimits): Piece {
-  let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, distanceBytes: Number.POSITIVE_INFINITY }
+  let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, reader: undefined, distanceBytes: Number.POSITIVE_INFINITY }
   for (const reader of readers) {
     if (intersect(piece, { start: reader.position, end: reader.windowEnd }) === undefined) continue
     const distanceBytes = Math.max(0, piece.start - reader.position)
     const need = needOf(reader, distanceBytes, limits)
-    if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, distanceBytes }
+    if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, reader, distanceBytes }
   }
   return best
 }
 
 function needOf(reader: PlanReader, distanceBytes: number, limits: PlanLimits): number {
   if (reader.kind === 'fill') return NEED.fill
-  if (reader.isWaiting && distanceBytes === 0) return NEED.waiting
+  if (reader.isWaiting && distanceBytes === 0) return reader.isOverdue ? NEED.overdue : NEED.waiting
   return isSeeking(reader) && distanceBytes < urgentBytes(limits) ? NEED.seek : NEED.readahead
 }
 

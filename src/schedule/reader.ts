@@ -58,14 +58,14 @@ export class Reader {
   }
 
   /** The facts for the plan. */
-  facts(isWaiting: boolean): PlanReader {
+  facts({ isWaiting, isOverdue }: Pick<PlanReader, 'isWaiting' | 'isOverdue'>): PlanReader {
     const { id, kind } = this
     const { position, consumedBytes } = this.#demand
     const { arrived } = this.#scheduler.generation
     const windowEnd = this.window.end
-    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd, isWaiting, isFilling: true }
+    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd, isWaiting, isOverdue, isFilling: true }
     this.#filling = nextFilling(this.#demand, arrived.endOfRun(position), this.#filling, isWaiting)
-    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isFilling: this.#filling.isFilling }
+    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isOverdue, isFilling: this.#filling.isFilling }
   }
 
   get window(): Range {

@@ -40,8 +40,8 @@ const DRAINED_SHARES = 2
 const MIN_RETRY_MS = 1
 /** An origin that never gets to its first byte is given twice the time at each try, up to this. */
 const MAX_FIRST_BYTE_MS = 60_000
-/** Who waits for longer comes before newer demand: some round trips. */
-const MAX_PASSED_OVER_MS = 500
+/** Who waits for longer comes before newer demand, and before what is about to end: some round trips. */
+const OVERDUE_MS = 500
 
 export interface WaitOptions {
   readonly deadlineMs: number
@@ -51,7 +51,7 @@ export interface WaitOptions {
 interface Wait {
   readonly reader: Reader
   readonly position: number
-  readonly sinceMs: number
+  isOverdue: boolean
   /** What became of the last fetch of this byte. */
   lastError: SeekCacheError | undefined
   resolve(): void
@@ -189,13 +189,18 @@ export class Scheduler {
       const end = (settle: () => void): void => {
         this.#waits.delete(wait)
         timer.clear()
+        overdueTimer.clear()
         options.signal?.removeEventListener('abort', onAbort)
         this.requestPlan() // who does not wait any more gives way to those who do
         settle()
       }
-      const wait: Wait = { reader, position, sinceMs: this.nowMs, lastError: undefined, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
+      const wait: Wait = { reader, position, isOverdue: false, lastError: undefined, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
       const onAbort = (): void => wait.reject(cancelled('the read'))
       const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(wait, options.deadlineMs)))
+      const overdueTimer = this.#parts.clock.startTimer(OVERDUE_MS, () => {
+        wait.isOverdue = true
+        this.requestPlan()
+      })
       options.signal?.addEventListener('abort', onAbort, { once: true })
       this.#waits.add(wait)
       this.requestPlan()
@@ -261,7 +266,9 @@ export class Scheduler {
   #makePlan(): SequentialAction[] {
     const { store } = this.#parts
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
-    const readers: PlanReader[] = this.#inTurn().map((reader) => reader.facts(waiting.has(reader)))
+    const overdue = new Set([...this.#waits].filter((wait) => wait.isOverdue).map((wait) => wait.reader))
+    const newestFirst = [...this.#readers].sort((a, b) => b.movedAtMs - a.movedAtMs)
+    const readers: PlanReader[] = newestFirst.map((reader) => reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader) }))
     const inFlight = [...this.#inFlight.values()]
     this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), inFlight.length > 0 || readers.some(({ isFilling }) => isFilling))
     const facts = { arrived: this.generation.arrived, readers, inFlight }
@@ -270,14 +277,6 @@ export class Scheduler {
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
     return plan({ ...facts, limits: this.#planLimits() }).filter((action) => this.#isAllowed(action))
-  }
-
-  /** The newest demand goes first, but nobody is passed over for long: with few connections the others could take them for ever. */
-  #inTurn(): Reader[] {
-    const overdue = new Set<Reader>()
-    for (const wait of this.#waits) if (this.nowMs - wait.sinceMs > MAX_PASSED_OVER_MS) overdue.add(wait.reader)
-    const newestFirst = [...this.#readers].filter((reader) => !overdue.has(reader)).sort((a, b) => b.movedAtMs - a.movedAtMs)
-    return [...overdue, ...newestFirst]
   }
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */

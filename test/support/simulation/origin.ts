@@ -64,6 +64,7 @@ export interface Request {
 }
 
 export interface OriginObserver {
+  onPlan(): void
   onRequest(request: Request): void
   onBytes(request: Request): void
   onEnd(request: Request, outcome: 'complete' | 'cancelled' | SeekCacheError): void
@@ -117,8 +118,10 @@ export class SimulatedOrigin implements ScheduledSource {
     return { windowsBytes, connectingCount: free.length - windowsBytes.length, limit, yieldCount: 0, isPaused, isMultiplexed: false }
   }
 
-  /** It has the origin for itself. */
-  claim(): void {}
+  /** It has the origin for itself; each plan begins with a claim. */
+  claim(): void {
+    this.#observer.onPlan()
+  }
 
   watchConnections(onChange: (() => void) | undefined): void {
     this.#onChange = onChange

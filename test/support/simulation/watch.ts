@@ -21,6 +21,8 @@ const KIB = 1024
 /** What the schedule lets end by itself for its connection's sake: no more than that, no longer than that. */
 const MAX_DRAIN_BYTES = 512 * KIB
 const MAX_DRAIN_MS = 1_001
+/** So long a reader may wait for a connection that is about to be free. */
+const OVERDUE_MS = 501
 const CHUNK_BYTES = 64 * KIB
 const MAX_FIRST_BYTE_MS = 60_000
 
@@ -106,6 +108,10 @@ export class Watch implements OriginObserver {
     this.#rule(this.#running.size <= (scenario.isRangeable ? limits.maxFetches : 1), `${this.#running.size} requests at the same time`)
   }
 
+  onPlan(): void {
+    this.#needInPlan = 0
+  }
+
   /** In one plan: what somebody waits for, then what is wanted ahead, then filling. */
   #inOrder(range: { start: number; end: number }, what: string): void {
     const players = [...this.players].filter(({ kind }) => kind === 'play')
@@ -116,7 +122,6 @@ export class Watch implements OriginObserver {
     if (demand !== this.#demandOfPlan) this.#needInPlan = 0 // another plan, in the same turn
     this.#demandOfPlan = demand
     this.#rule(need >= this.#needInPlan, `${what} are asked for after what is needed less`)
-    if (this.#needInPlan === 0) queueMicrotask(() => (this.#needInPlan = 0)) // a plan is performed in one go
     this.#needInPlan = Math.max(need, this.#needInPlan)
   }
 
@@ -183,10 +188,10 @@ export class Watch implements OriginObserver {
     this.throwBroken()
   }
 
-  /** Each fetch has a watchdog, each wait a deadline; and there is one retry. */
+  /** Each fetch has a watchdog, each wait a deadline and a time from which it is overdue; and there is one retry. */
   #noTimerLeft(): void {
     const waiting = [...this.players].filter(({ wait }) => wait !== undefined).length
-    const dueCount = this.#running.size + waiting + 1
+    const dueCount = this.#running.size + 2 * waiting + 1
     const count = this.#watched.timerCount()
     this.#rule(count <= dueCount, `${count} timers run for ${this.#running.size} fetches and ${waiting} waits`)
   }
@@ -230,7 +235,9 @@ export class Watch implements OriginObserver {
     if (clock.nowMs() <= this.#quietUntilMs || this.#isBehindKnown) return
     const awaited = [...this.players].flatMap((player) => (player.kind === 'play' && player.wait !== undefined ? [player.wait.position] : []))
     const isAllUrgent = requests.length >= this.#maxFetches && requests.every((request) => awaited.some((position) => covers(request, position)))
-    const mayWait = kind === 'play' ? isAllUrgent : this.#isFull(requests) || this.origin!.connections.windowsBytes.length === 0
+    if (waitedMs < OVERDUE_MS && requests.some(({ start, end }) => end - start <= MAX_DRAIN_BYTES)) return // it will be free in a moment
+    const isAfterSeek = [...this.players].some((player) => player.kind === 'play' && player.wait !== undefined)
+    const mayWait = kind === 'play' ? isAllUrgent : isAfterSeek || this.#isFull(requests) || this.origin!.connections.windowsBytes.length === 0
     this.#rule(mayWait, `nobody fetches byte ${wait.position}, for which a ${kind} reader waits, and ${requests.length} requests run`)
   }
 
