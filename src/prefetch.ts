@@ -6,7 +6,7 @@
  * told where, and not before, so that the head does not take all connections.
  */
 
-import { containerIndex, secondCluster } from './bytes/container-index.ts'
+import { containerIndex } from './bytes/container-index.ts'
 import type { Range } from './bytes/ranges.ts'
 import type { Generation } from './cache/generation.ts'
 import type { Reader } from './schedule/reader.ts'
@@ -14,8 +14,8 @@ import type { Scheduler } from './schedule/scheduler.ts'
 
 /** The player is there by then. */
 const HEAD_BYTES = 256 * 1024
-/** What tells of the index: boxes' headers, a SeekHead, a first cluster. The probe brings it. */
-const SIGNATURE_BYTES = 12 * 1024
+/** What tells of the index: boxes' headers, a SeekHead. The probe brings it. */
+const SIGNATURE_BYTES = 4 * 1024
 /** Where the head tells of no index, it may be at the end; the very end comes first. */
 const TAIL_BYTES = 256 * 1024
 const TAIL_END_BYTES = 48 * 1024
@@ -35,7 +35,7 @@ export async function prefetch(parts: PrefetchParts): Promise<void> {
   await cover(parts, 'play', { start: 0, end: signatureBytes })
   const signature = (await generation.read(0, signatureBytes)) ?? Buffer.alloc(0)
   const index = containerIndex(signature, sizeBytes)
-  const places = [index, secondCluster(signature, sizeBytes), { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
+  const places = [index, { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
   await Promise.all(places.map((place) => place !== undefined && cover(parts, 'play', place)))
   if (index !== undefined || sizeBytes < HEAD_BYTES + TAIL_BYTES) return
   for (const lengthBytes of [TAIL_END_BYTES, TAIL_BYTES]) await cover(parts, 'fill', { start: sizeBytes - lengthBytes, end: sizeBytes })

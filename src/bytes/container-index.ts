@@ -1,5 +1,5 @@
 /**
- * What a demuxer reads next of a file that it has just opened, told by the file's first bytes: its index, above all. Pure.
+ * Where a media file's index is, told by its first bytes: what a demuxer reads next of a file it has just opened. Pure.
  *
  * ISO base media files (ISO/IEC 14496-12 §4.2) are a row of boxes: `moov`, the index, stands in front of the media or begins
  * where they end. A Matroska segment (RFC 9559 §5.1.1, §6.3) begins with a SeekHead that names the place of its Cues. These are
@@ -13,20 +13,9 @@ const MAX_INDEX_BYTES = 16 * 1024 * 1024
 /** Cues that other elements follow: their length stands at their own place. */
 const CUES_BYTES = 256 * 1024
 
-/** GStreamer's Matroska demuxer looks at the second cluster before it plays the first one; it reads so much at a time. */
-const NEXT_CLUSTER_BYTES = 64 * 1024
-
-/** @returns where the second cluster of a Matroska file begins, undefined where these bytes do not tell */
-export function secondCluster(head: Buffer, sizeBytes: number): Range | undefined {
-  const segment = segmentOf(head)
-  const first = segment === undefined ? undefined : elements(head, segment.dataStart, segment.dataEnd).find(({ id }) => id === CLUSTER)
-  if (first === undefined || !(first.end < sizeBytes)) return undefined
-  return { start: first.end, end: Math.min(first.end + NEXT_CLUSTER_BYTES, sizeBytes) }
-}
-
-/** @returns where the index is, undefined where these bytes do not tell */
+/** @returns undefined where these bytes do not tell */
 export function containerIndex(head: Buffer, sizeBytes: number): Range | undefined {
-  const start = cuesStart(head)
+  const start = head.length >= 4 && head.readUInt32BE(0) === EBML ? cuesStart(head) : undefined
   const index = start === undefined ? movieBox(head, sizeBytes) : { start, end: indexEnd(start, sizeBytes) }
   return index !== undefined && index.start >= 0 && index.start < index.end && index.end <= sizeBytes ? index : undefined
 }
@@ -65,24 +54,16 @@ const SEEK = 0x4dbb
 const SEEK_ID = 0x53ab
 const SEEK_POSITION = 0x53ac
 const CUES = 0x1c53bb6b
-const CLUSTER = 0x1f43b675
 
 interface Element {
   readonly id: number
   readonly dataStart: number
   /** Clipped to the bytes at hand. */
   readonly dataEnd: number
-  /** As the element tells. */
-  readonly end: number
-}
-
-function segmentOf(head: Buffer): Element | undefined {
-  if (head.length < 4 || head.readUInt32BE(0) !== EBML) return undefined
-  return elements(head, 0, head.length).find(({ id }) => id === SEGMENT)
 }
 
 function cuesStart(head: Buffer): number | undefined {
-  const segment = segmentOf(head)
+  const segment = elements(head, 0, head.length).find(({ id }) => id === SEGMENT)
   if (segment === undefined) return undefined
   const seekHead = elements(head, segment.dataStart, segment.dataEnd).find(({ id }) => id === SEEK_HEAD)
   if (seekHead === undefined) return undefined
@@ -104,7 +85,7 @@ function elements(head: Buffer, start: number, end: number): Element[] {
     if (id === undefined || length === undefined) break
     const dataStart = start + id.lengthBytes + length.lengthBytes
     start = dataStart + length.value
-    found.push({ id: id.value, dataStart, dataEnd: Math.min(start, end), end: start })
+    found.push({ id: id.value, dataStart, dataEnd: Math.min(start, end) })
   }
   return found
 }
