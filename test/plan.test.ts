@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 
 import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
-import { demandAt, moveDemand, nextFilling, NOT_FILLING } from '../src/schedule/demand.ts'
+import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack } from '../src/schedule/demand.ts'
 import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
 
 const KIB = 1024
@@ -16,7 +16,7 @@ const COLD = Array<number>(8).fill(13 * KIB)
 const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
-  return { id: 1, kind: 'play', position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isFilling: true, ...facts }
+  return { id: 1, kind: 'play', position, windowStart: position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isFilling: true, ...facts }
 }
 
 function state(facts: Partial<PlanState>): PlanState {
@@ -113,6 +113,7 @@ const aRange = fc.tuple(fc.nat(SIZE - 1), fc.integer({ min: 1, max: 4 * MIB })).
 }))
 const aReader = fc.record({
   position: fc.nat(SIZE - 1),
+  leadBytes: fc.oneof(fc.constant(0), fc.nat(256 * KIB)),
   windowBytes: fc.integer({ min: 1, max: 32 * MIB }),
   consumedBytes: fc.oneof(fc.constant(0), fc.nat(32 * MIB)),
   isWaiting: fc.boolean(),
@@ -143,7 +144,7 @@ const aState = fc
     return {
       arrived,
       inFlight,
-      readers: facts.readers.map((r, id) => ({ ...r, id, windowEnd: Math.min(r.position + r.windowBytes, SIZE) })),
+      readers: facts.readers.map((r, id) => ({ ...r, id, windowStart: Math.max(0, r.position - r.leadBytes), windowEnd: Math.min(r.position + r.windowBytes, SIZE) })),
       limits: {
         ...LIMITS,
         maxFetches: facts.maxFetches,
@@ -168,7 +169,7 @@ test('no byte is fetched twice, limits hold, and whoever waits is served', () =>
         assert.ok(piece.start < piece.end && piece.end <= SIZE)
         assert.deepEqual(taken.missing(piece.start, piece.end), [{ start: piece.start, end: piece.end }], 'fetched once')
         taken.add(piece.start, piece.end)
-        assert.ok(facts.readers.some((r) => intersect(piece, { start: r.position, end: r.windowEnd }) !== undefined), 'wanted by somebody')
+        assert.ok(facts.readers.some((r) => intersect(piece, { start: r.windowStart, end: r.windowEnd }) !== undefined), 'wanted by somebody')
       }
       assert.ok(running.length + starts(actions).length <= Math.max(facts.limits.maxFetches, facts.inFlight.length))
       const soonDone = running.filter((fetch) => fetch.end - fetch.start <= facts.limits.drainBytes)
@@ -201,6 +202,16 @@ test('a plan carried out is a plan done: asked again it wants nothing new at onc
 /** All is there. */
 const ALL = RangeSet.of({ start: 0, end: 1000 * MIB })
 const WINDOW = { initialBytes: MIB, maxBytes: 64 * MIB, sizeBytes: 1000 * MIB }
+
+test('where a file’s readers step back after a seek, what is there is asked for with the seek', () => {
+  const back = demandAt(10 * MIB, WINDOW)
+  assert.equal(stepBack(back, 10 * MIB - 100 * KIB), 100 * KIB)
+  assert.equal(stepBack(back, 10 * MIB - MIB), 0, 'a seek')
+  assert.equal(leadStartOf(demandAt(40 * MIB, WINDOW), 100 * KIB), 40 * MIB - 100 * KIB)
+  assert.equal(leadStartOf(moveDemand(demandAt(40 * MIB, WINDOW), 41 * MIB, WINDOW, ALL), 100 * KIB), 41 * MIB, 'later no more')
+  const actions = plan(state({ readers: [reader(40 * MIB, { windowStart: 40 * MIB - 20 * KIB })] }))
+  assert.deepEqual(starts(actions).map((piece) => (piece.start - 40 * MIB) / KIB), [0, -7, 13, -20, 26, 39, 52, 65])
+})
 
 test('a window doubles while its reader goes on, and starts over at a seek', () => {
   let demand = demandAt(0, WINDOW)

@@ -29,6 +29,8 @@ export interface WindowLimits {
 
 /** A demuxer steps back over a header now and then, or over a box that it does not read; that is no seek. */
 const STEP_BYTES = 256 * 1024
+/** Until a reader has come so far, it may still step back behind where it sought to. */
+const LEAD_UNTIL_BYTES = 1024 * 1024
 
 export function demandAt(position: number, limits: WindowLimits): Demand {
   return demandOf(position, position, 0, limits)
@@ -40,6 +42,21 @@ export function moveDemand(demand: Demand, position: number, limits: WindowLimit
   const isPassable = isStep || arrived.covers(Math.min(position, demand.position), Math.max(position, demand.position))
   if (!isPassable || position < demand.runStart - STEP_BYTES || position > demand.windowEnd) return demandAt(position, limits)
   return demandOf(demand.runStart, position, Math.max(demand.consumedBytes, position - demand.runStart), limits)
+}
+
+/** How far a reader has stepped back behind the start of its run, 0 for a move that is no such step. */
+export function stepBack({ runStart, position, consumedBytes }: Demand, to: number): number {
+  const isAfterSeek = consumedBytes < LEAD_UNTIL_BYTES && Math.abs(to - position) <= STEP_BYTES
+  return isAfterSeek ? Math.min(Math.max(0, runStart - to), STEP_BYTES) : 0
+}
+
+/**
+ * Where the window of a run begins: at its position, or while it is young before its start, by as much as readers of the same
+ * file have stepped back. An MP4's demuxer reads the picture first and then the sound, which stands before it: without this
+ * each of those steps is a round trip more.
+ */
+export function leadStartOf({ runStart, position, consumedBytes }: Demand, leadBytes: number): number {
+  return consumedBytes < LEAD_UNTIL_BYTES ? Math.max(0, Math.min(position, runStart - leadBytes)) : position
 }
 
 function demandOf(runStart: number, position: number, consumedBytes: number, limits: WindowLimits): Demand {

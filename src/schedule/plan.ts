@@ -23,6 +23,8 @@ export interface PlanReader {
   readonly id: number
   readonly kind: 'play' | 'fill'
   readonly position: number
+  /** Before the position, where this file's readers have stepped back after a seek; the position itself otherwise. */
+  readonly windowStart: number
   readonly windowEnd: number
   /** Whether its window is being filled: begun when a hole comes near, done when there is none left. */
   readonly isFilling: boolean
@@ -134,7 +136,11 @@ export function plan(state: PlanState): Action[] {
 }
 
 function isWanted(fetch: Range, readers: readonly PlanReader[]): boolean {
-  return readers.some((reader) => intersect(fetch, { start: reader.position, end: reader.windowEnd }) !== undefined)
+  return readers.some((reader) => intersect(fetch, windowOf(reader)) !== undefined)
+}
+
+function windowOf({ windowStart, windowEnd }: PlanReader): Range {
+  return { start: windowStart, end: windowEnd }
 }
 
 /**
@@ -170,14 +176,17 @@ function byNeed(a: Piece, b: Piece): number {
 function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] {
   const pieces: Range[] = []
   for (const reader of state.readers.filter((candidate) => candidate.isFilling)) {
-    let count = 0
-    for (const hole of holes(reader, state.arrived, [...running, ...pieces])) {
-      let start = hole.start
-      while (start < hole.end && count < state.limits.maxFetches) {
-        const end = Math.min(start + pieceBytes(reader, start, count, state.limits), hole.end)
-        pieces.push({ start, end })
-        start = end
-        count++
+    const { windowStart, position, windowEnd } = reader
+    for (const range of [{ start: position, end: windowEnd }, { start: windowStart, end: position }]) {
+      let count = 0
+      for (const hole of holes(range, state.arrived, [...running, ...pieces])) {
+        let start = hole.start
+        while (start < hole.end && count < state.limits.maxFetches) {
+          const end = Math.min(start + pieceBytes(reader, start, count, state.limits), hole.end)
+          pieces.push({ start, end })
+          start = end
+          count++
+        }
       }
     }
   }
@@ -188,8 +197,9 @@ function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] 
 function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimits): Piece {
   let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, reader: undefined, distanceBytes: Number.POSITIVE_INFINITY }
   for (const reader of readers) {
-    if (intersect(piece, { start: reader.position, end: reader.windowEnd }) === undefined) continue
-    const distanceBytes = Math.max(0, piece.start - reader.position)
+    if (intersect(piece, windowOf(reader)) === undefined) continue
+    const isBefore = piece.end <= reader.position
+    const distanceBytes = isBefore ? reader.position - piece.start : Math.max(0, piece.start - reader.position)
     const need = needOf(reader, distanceBytes, limits)
     if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, reader, distanceBytes }
   }
@@ -202,9 +212,9 @@ function needOf(reader: PlanReader, distanceBytes: number, limits: PlanLimits): 
   return isSeeking(reader) && distanceBytes < urgentBytes(limits) ? NEED.seek : NEED.readahead
 }
 
-/** What of a reader's window has neither arrived nor is under way, ascending. */
-function holes(reader: PlanReader, arrived: RangeSet, underWay: readonly Range[]): Range[] {
-  let open = arrived.missing(reader.position, reader.windowEnd)
+/** What of a range has neither arrived nor is under way, ascending. */
+function holes({ start, end }: Range, arrived: RangeSet, underWay: readonly Range[]): Range[] {
+  let open = arrived.missing(start, end)
   for (const range of underWay) open = open.flatMap((hole) => without(hole, range))
   return open
 }

@@ -6,7 +6,7 @@
 
 import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
-import { demandAt, moveDemand, nextFilling, NOT_FILLING, type Demand, type Filling, type WindowLimits } from './demand.ts'
+import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack, type Demand, type Filling, type WindowLimits } from './demand.ts'
 import type { PlanReader } from './plan.ts'
 import type { Scheduler, WaitOptions } from './scheduler.ts'
 
@@ -62,21 +62,23 @@ export class Reader {
     const { id, kind } = this
     const { position, consumedBytes } = this.#demand
     const { arrived } = this.#scheduler.generation
-    const windowEnd = this.window.end
-    if (kind === 'fill') return { id, kind, position, consumedBytes, windowEnd, isWaiting, isOverdue, isFilling: true }
+    const { start: windowStart, end: windowEnd } = this.window
+    if (kind === 'fill') return { id, kind, position, consumedBytes, windowStart, windowEnd, isWaiting, isOverdue, isFilling: true }
     this.#filling = nextFilling(this.#demand, arrived.endOfRun(position), this.#filling, isWaiting)
-    return { id, kind, position, windowEnd, consumedBytes, isWaiting, isOverdue, isFilling: this.#filling.isFilling }
+    return { id, kind, position, windowStart, windowEnd, consumedBytes, isWaiting, isOverdue, isFilling: this.#filling.isFilling }
   }
 
   get window(): Range {
     const { position, windowEnd } = this.#demand
-    return { start: position, end: this.kind === 'fill' ? this.#scheduler.generation.sizeBytes : windowEnd }
+    const leadStart = this.kind === 'play' ? leadStartOf(this.#demand, this.#scheduler.leadBytes) : position
+    return { start: leadStart, end: this.kind === 'fill' ? this.#scheduler.generation.sizeBytes : windowEnd }
   }
 
   /** The next byte wanted. Any jump out of the run so far is a seek. */
   moveTo(position: number): void {
     if (position === this.#demand.position) return
     const { runStart } = this.#demand
+    this.#scheduler.learnLead(stepBack(this.#demand, position))
     this.#demand = this.#moved(this.#demand, position)
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = this.#scheduler.nowMs

@@ -107,6 +107,7 @@ export class Scheduler {
   #isPausedForDisk = false
   /** When the plan was made last, so much was under way as readahead may have. */
   #isFull = false
+  #leadBytes = 0
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
@@ -148,6 +149,15 @@ export class Scheduler {
 
   get isSuperseded(): boolean {
     return this.#superseded !== undefined
+  }
+
+  /** How far readers of this file have stepped back after a seek. */
+  get leadBytes(): number {
+    return this.#leadBytes
+  }
+
+  learnLead(stepBytes: number): void {
+    this.#leadBytes = Math.max(this.#leadBytes, stepBytes)
   }
 
   /** The window limits of a reader now: they shrink with the budget, the number of readers and a failing disk. */
