@@ -357,9 +357,9 @@ const BAD_HTTP2: readonly (readonly [string, (socket: TLSSocket) => void])[] = [
 ]
 
 // They wait for what is never said, side by side.
-describe('an origin that speaks HTTP/2 badly gets HTTP/1.1', { concurrency: true }, () => {
+describe('an origin that speaks HTTP/2 badly', { concurrency: true }, () => {
   for (const [name, onHttp2] of BAD_HTTP2) {
-    test(`one that ${name}`, async () => {
+    test(`one that ${name} gets HTTP/1.1`, async () => {
       await using host = await hostFor()
       await using front = await startTlsFront(onHttp2)
       await assertPlays(host, front.url(), 0, 3_000_000)
