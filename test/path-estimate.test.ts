@@ -83,7 +83,7 @@ for (const [name, path] of Object.entries({
   'a far one': { ...HOME, rttMs: 200, linkBytesPerMs: 1_875 },
   'an origin that thinks': { ...HOME, thinkMs: 20 },
 })) {
-  test(`readahead fills ${name} and leaves its queue short, over few connections`, () => {
+  test(`readahead fills ${name} and leaves its queue short`, () => {
     const estimate = new PathEstimate()
     const { bytesPerMs, queueMs } = readAhead(estimate, path, 30_000)
     assert.ok(bytesPerMs >= 0.9 * path.linkBytesPerMs, `${bytesPerMs} of ${path.linkBytesPerMs} bytes/ms`)
