@@ -74,6 +74,15 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([read(241_178), { kind: 'reopen', afterMs: 0 }, read(21_095), read(1)], { startMs: 1, at: 38 }),
     ],
   },
+  'a failure that another try does not mend does not put off the first try after a later one': {
+    maxRangeBytes: 10 * KIB,
+    faults: [[0, { kind: 'status', status: 404, retryAfterSeconds: undefined }]],
+    outages: [
+      { kind: 'down', fromMs: 123, durationMs: 0 },
+      { kind: 'down', fromMs: 92, durationMs: 0 },
+    ],
+    readers: [player([read(1), seek(0)], { startMs: 122 }), player([read(1)])],
+  },
   'the rest of a shorter answer is asked for as soon as its head tells': {
     sizeBytes: 636_054,
     maxRangeBytes: 64 * KIB,

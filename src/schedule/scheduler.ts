@@ -427,7 +427,7 @@ export class Scheduler {
     this.#blame(fetch, error)
     if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') return this.supersede(error)
     const isNew = this.#isNewFailure(fetch)
-    if (isNew) this.#failedTries++
+    if (isNew && isRetryable(error)) this.#failedTries++ // after what ended it all, a new try is a first one
     if (isNew && isRefusal(error)) this.#refusals++
     const tries = isRefusal(error) ? this.#refusals : this.#failedTries
     if (isRetryable(error, tries)) {
