@@ -23,7 +23,7 @@ interface Transfer {
 }
 
 /** Reads ahead for so long. @returns the rate of the last half, and the mean queue of it */
-function readAhead(estimate: PathEstimate, path: Path, durationMs: number): { bytesPerMs: number; queueMs: number } {
+function readAhead(estimate: PathEstimate, path: Path, durationMs: number, fromMs = 0): { bytesPerMs: number; queueMs: number } {
   const transfers = new Set<Transfer>()
   const queue: { readonly transfer: Transfer; bytes: number }[] = []
   let [queueBytes, arrivedBytes, queueSumMs] = [0, 0, 0]
@@ -51,7 +51,7 @@ function readAhead(estimate: PathEstimate, path: Path, durationMs: number): { by
       const bytes = Math.min(capacityBytes, head!.bytes)
       if (!head!.transfer.hasBytes) estimate.onFirstByte(nowMs - head!.transfer.requestedAtMs, true)
       head!.transfer.hasBytes = true
-      estimate.onBytes(bytes, nowMs)
+      estimate.onBytes(bytes, fromMs + nowMs)
       head!.bytes -= bytes
       head!.transfer.unarrivedBytes -= bytes
       queueBytes -= bytes
@@ -111,8 +111,17 @@ test('what was learned is where the next start begins', () => {
 test('a path that got slower is believed', () => {
   const estimate = new PathEstimate()
   readAhead(estimate, HOME, 10_000)
-  readAhead(estimate, { ...HOME, linkBytesPerMs: 1_000 }, 20_000)
+  readAhead(estimate, { ...HOME, linkBytesPerMs: 1_000 }, 20_000, 10_000)
   assert.ok(estimate.facts!.bytesPerMs < 2_000, `${estimate.facts!.bytesPerMs} bytes/ms`)
+})
+
+test('a way that got longer is believed', () => {
+  const estimate = new PathEstimate()
+  readAhead(estimate, HOME, 10_000)
+  const longer = { ...HOME, rttMs: 300 }
+  readAhead(estimate, longer, 20_000, 10_000)
+  const { bytesPerMs } = readAhead(estimate, longer, 20_000, 30_000)
+  assert.ok(bytesPerMs >= 0.9 * longer.linkBytesPerMs, `${bytesPerMs} bytes/ms, ${estimate.facts!.rttMs} ms`)
 })
 
 test('a seek’s small pieces do not shrink readahead', () => {

@@ -1,7 +1,8 @@
 /**
  * What is known of the way to an origin, and what that makes of readahead: how many bytes it has under way, in which pieces.
  *
- * The round trip is the shortest time from a request to its first byte, the origin's own time included. The rate is that
+ * The round trip is the shortest time from a request to its first byte, the origin's own time included; when it was not
+ * met for a while, less is asked for during one span, so that what is measured then is no queue of ours. The rate is that
  * of busy time only, all connections together. Readahead asks for so much at a time as keeps the link full: more while
  * first bytes come as fast as ever, less when they come late, which says that they stand in a queue behind what was
  * asked for (as TCP Vegas and LEDBAT judge it). How many connections that takes follows from it: where an origin limits
@@ -13,6 +14,10 @@ const MIN_SPAN_MS = 200
 const SPAN_RTTS = 3
 /** A lower rate than known counts so much in each span: a path that got slower is believed after one or two seconds. */
 const DECAY = 0.9
+/** A round trip that was not met for so long, give or take a tenth, is measured anew (BBR holds one as long). */
+const ROUND_TRIP_HOLDS_MS = 10_000
+const MET = 1.1
+const EASED_SHARE = 0.5
 /** Before anything was measured: a usual home link, 80 Mbit/s and 60 ms. */
 const INITIAL_RATE = 10_000
 const INITIAL_RTT_MS = 60
@@ -67,6 +72,9 @@ export class PathEstimate {
   #askedBytes: number | undefined
   #span: Span | undefined
   #isFull = false
+  #rttMetMs: number | undefined
+  /** In this span less is asked for. */
+  #isEased = false
 
   constructor(known?: PathFacts) {
     this.#rttMs = known?.rttMs
@@ -95,6 +103,7 @@ export class PathEstimate {
     const durationMs = nowMs - this.#span.startMs
     if (durationMs < Math.max(MIN_SPAN_MS, SPAN_RTTS * this.#rtt)) return
     this.#judge(this.#span, durationMs)
+    this.#watchRoundTrip(this.#span, nowMs)
     this.#span = undefined
   }
 
@@ -117,8 +126,9 @@ export class PathEstimate {
 
   /** How readahead runs with at most `limit` requests at a time. */
   readahead(limit: number): Readahead {
-    const askedBytes = Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_PIECE_BYTES)
-    const pieceBytes = askedBytes / Math.max(1, Math.min(PIECES, limit - 1))
+    const wantedBytes = Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_PIECE_BYTES)
+    const askedBytes = this.#isEased ? wantedBytes * EASED_SHARE : wantedBytes
+    const pieceBytes = wantedBytes / Math.max(1, Math.min(PIECES, limit - 1))
     return { askedBytes, pieceBytes: Math.min(Math.max(MIN_PIECE_BYTES, pieceBytes), MAX_PIECE_BYTES) }
   }
 
@@ -142,10 +152,21 @@ export class PathEstimate {
   #judge(span: Span, durationMs: number): void {
     const rate = span.bytes / durationMs
     this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * DECAY)
-    if (!span.isFull || span.isUrgent || span.firstBytesMs.length === 0) return
+    if (!span.isFull || span.isUrgent || this.#isEased || span.firstBytesMs.length === 0) return
     const queueMs = lowerQuartile(span.firstBytesMs) - this.#rtt
     if (queueMs > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
     else if (queueMs < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms) this.#askedBytes = this.#grown()
+  }
+
+  #watchRoundTrip({ firstBytesMs }: Span, nowMs: number): void {
+    const shortestMs = Math.min(...firstBytesMs)
+    this.#rttMetMs ??= nowMs
+    if (shortestMs <= MET * this.#rtt) this.#rttMetMs = nowMs
+    else if (this.#isEased && firstBytesMs.length > 0) {
+      this.#rttMs = shortestMs
+      this.#rttMetMs = nowMs
+    }
+    this.#isEased = nowMs - this.#rttMetMs > ROUND_TRIP_HOLDS_MS
   }
 
   #grown(): number {

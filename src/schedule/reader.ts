@@ -50,6 +50,7 @@ export class Reader {
   }
 
   #moved(demand: Demand, position: number): Demand {
+    this.#scheduler.learnLead(stepBack(demand, position))
     return moveDemand(demand, position, this.#limits, this.#scheduler.generation.arrived)
   }
 
@@ -78,7 +79,6 @@ export class Reader {
   moveTo(position: number): void {
     if (position === this.#demand.position) return
     const { runStart } = this.#demand
-    this.#scheduler.learnLead(stepBack(this.#demand, position))
     this.#demand = this.#moved(this.#demand, position)
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = this.#scheduler.nowMs
