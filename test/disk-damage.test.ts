@@ -13,7 +13,7 @@ import type { Store } from '../src/cache/store.ts'
 import { extentFiles } from './support/cache-check.ts'
 import { type Content, patternContent } from './support/content.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
-import { startHost, type TestHost } from './support/host.ts'
+import { startHost } from './support/host.ts'
 import { type Random, randomOf, seedOfRun } from './support/random.ts'
 import { assertBytes, fill, lostChunks, newGeneration, openStore } from './support/stores.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -231,19 +231,21 @@ test('a host that was killed, and its index destroyed, starts again, and fetches
     const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
     assert.ok(body.equals(content.read(0, content.sizeBytes)))
   }
-  for (let round = 0; round < 4; round++) {
+  // A damaged index of the same boot may end the first host that trusts it, at its start or later; the next one looks first.
+  const startAndPlay = async (): Promise<void> => {
+    await host.restart()
     await play()
-    await host.kill9()
-    flipBits(join(host.cacheDir, 'index', 'data.mdb'), 50 * 10 ** (round % 3), random)
-    await startAtLast(host)
   }
   await play()
+  for (let round = 0; round < 4; round++) {
+    await host.kill9()
+    flipBits(join(host.cacheDir, 'index', 'data.mdb'), 50 * 10 ** (round % 3), random)
+    await startAndPlay().catch(async (error: unknown) => {
+      assert.ok(!(error instanceof assert.AssertionError), 'no wrong byte')
+      await startAndPlay()
+    })
+  }
 })
-
-/** A damaged index of the same boot may end the first host that trusts it; the next one looks first. */
-async function startAtLast(host: TestHost): Promise<void> {
-  await host.restart().catch(async () => await host.restart())
-}
 
 // ---- the format
 
