@@ -41,7 +41,7 @@ function assertClean({ code, stdout, stderr }: Finished): void {
 }
 
 for (const sanitizer of ['address', 'thread'] as const) {
-  describe(`${sanitizer} sanitizer`, { skip: SKIP }, () => {
+  describe(`${sanitizer} sanitizer`, { skip: SKIP, concurrency: 2 }, () => {
     before(() => buildSanitized(sanitizer, PROGRAMS[sanitizer]))
 
     test('the client against hostile hosts', async () => {
@@ -80,35 +80,37 @@ for (const sanitizer of ['address', 'thread'] as const) {
   })
 }
 
-test('a host that is killed twice in the midst of a film, under the address sanitizer', { skip: SKIP }, async () => {
-  buildSanitized('address', ['client-read'])
-  const content = patternContent(30_000_000)
-  await using origin = await startFaultOrigin({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 4_000_000 }) })
-  await using host = await startHost()
-  const reading = runSanitized('address', 'client-read', [origin.url('film.bin')], host.clientEnv)
-  await origin.when('the first third', () => origin.bodyBytesSent > 10_000_000)
-  await host.kill9()
-  // The client has started a host of its own by now or soon; that one is killed as well.
-  await origin.when('the second third', () => origin.bodyBytesSent > 20_000_000)
-  const { pid } = JSON.parse(await readFile(path.join(host.cacheDir, 'host.json'), 'utf8')) as { pid: number }
-  assert.notEqual(pid, host.pid)
-  process.kill(pid, 'SIGKILL')
-  origin.setScript(undefined)
-  const ran = await reading
-  const stopped = await runCli(['stop'], host.clientEnv)
-  assertClean(ran)
-  assert.equal(ran.sha256, createHash('sha256').update(content.read(0, content.sizeBytes)).digest('hex'))
-  assert.match(ran.stderr, /"reconnects":[2-9]/)
-  assert.equal(stopped.code, 0, 'the last host had been started by the client')
-})
+describe('address sanitizer alone', { skip: SKIP, concurrency: 2 }, () => {
+  before(() => buildSanitized('address', PROGRAMS.address))
 
-test('100 000 mutations of what hosts say, under the address sanitizer', { skip: SKIP }, async () => {
-  buildSanitized('address', ['protocol-fuzz'])
-  const corpus = readdirSync(CORPUS_DIR).map((name) => path.join(CORPUS_DIR, name))
-  await using folder = await tempDir()
-  const artifact = folder.file('input')
-  const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', String(SEED), '--execs', '100000', '--artifact', artifact, ...corpus], {}, FUZZ_LIMIT_MS)
-  console.log(`protocol-fuzz: ${ran.stdout.trim()}`)
-  if (ran.code !== 0) console.log(`the input that fails, for test/fixtures/control: ${JSON.stringify(await readFile(artifact, 'latin1'))}`)
-  assertClean(ran)
+  test('a host that is killed twice in the midst of a film', async () => {
+    const content = patternContent(30_000_000)
+    await using origin = await startFaultOrigin({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 4_000_000 }) })
+    await using host = await startHost()
+    const reading = runSanitized('address', 'client-read', [origin.url('film.bin')], host.clientEnv)
+    await origin.when('the first third', () => origin.bodyBytesSent > 10_000_000)
+    await host.kill9()
+    // The client has started a host of its own by now or soon; that one is killed as well.
+    await origin.when('the second third', () => origin.bodyBytesSent > 20_000_000)
+    const { pid } = JSON.parse(await readFile(path.join(host.cacheDir, 'host.json'), 'utf8')) as { pid: number }
+    assert.notEqual(pid, host.pid)
+    process.kill(pid, 'SIGKILL')
+    origin.setScript(undefined)
+    const ran = await reading
+    const stopped = await runCli(['stop'], host.clientEnv)
+    assertClean(ran)
+    assert.equal(ran.sha256, createHash('sha256').update(content.read(0, content.sizeBytes)).digest('hex'))
+    assert.match(ran.stderr, /"reconnects":[2-9]/)
+    assert.equal(stopped.code, 0, 'the last host had been started by the client')
+  })
+
+  test('100 000 mutations of what hosts say', async () => {
+    const corpus = readdirSync(CORPUS_DIR).map((name) => path.join(CORPUS_DIR, name))
+    await using folder = await tempDir()
+    const artifact = folder.file('input')
+    const ran = await runSanitized('address', 'protocol-fuzz', ['--seed', String(SEED), '--execs', '100000', '--artifact', artifact, ...corpus], {}, FUZZ_LIMIT_MS)
+    console.log(`protocol-fuzz: ${ran.stdout.trim()}`)
+    if (ran.code !== 0) console.log(`the input that fails, for test/fixtures/control: ${JSON.stringify(await readFile(artifact, 'latin1'))}`)
+    assertClean(ran)
+  })
 })
