@@ -113,10 +113,12 @@ export function plan(state: PlanState): Action[] {
   let free = limits.maxFetches - running.length
   let ready = Math.min(limits.readyWindowsBytes.length, free)
   const seeking = readers.find((reader) => reader.isWaiting && isSeeking(reader))
-  for (const piece of wantedPieces(state, running)) {
+  const missing = missingOf(state, running)
+  for (let carrier = 0; ; carrier++) {
+    const piece = mostNeeded(missing, limits.readyWindowsBytes[carrier] ?? FIRST_WINDOW_BYTES, seeking, state)
+    if (piece === undefined) break
     const isUrgent = piece.need <= NEED.seek
     if (!isUrgent && comingBytes >= limits.readaheadBytes) break
-    if (!isUrgent && seeking !== undefined && piece.reader !== seeking) continue
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
     if (piece.need === NEED.waiting && ready <= 0 && (free <= 0 || limits.connectingConnections > 0) && running.some(isSoonDone)) break
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
@@ -131,6 +133,7 @@ export function plan(state: PlanState): Action[] {
     free--
     ready--
     actions.push({ type: 'fetch', start: piece.start, end: piece.end, isUrgent })
+    for (const part of missing) part.holes = part.holes.flatMap((hole) => without(hole, piece))
   }
   return actions
 }
@@ -172,25 +175,36 @@ function byNeed(a: Piece, b: Piece): number {
   return a.need - b.need || a.distanceBytes - b.distanceBytes
 }
 
-/** The pieces to start, the most needed first; no more of a reader than could be started at all. */
-function wantedPieces(state: PlanState, running: readonly PlanFetch[]): Piece[] {
-  const pieces: Range[] = []
-  for (const reader of state.readers.filter((candidate) => candidate.isFilling)) {
+/** What one reader misses: ascending from its position, or before it. */
+interface Missing {
+  readonly reader: PlanReader
+  holes: readonly Range[]
+}
+
+function missingOf({ readers, arrived }: PlanState, running: readonly Range[]): Missing[] {
+  const filling = readers.filter(({ isFilling }) => isFilling)
+  return filling.flatMap((reader) => {
     const { windowStart, position, windowEnd } = reader
-    for (const range of [{ start: position, end: windowEnd }, { start: windowStart, end: position }]) {
-      let count = 0
-      for (const hole of holes(range, state.arrived, [...running, ...pieces])) {
-        let start = hole.start
-        while (start < hole.end && count < state.limits.maxFetches) {
-          const end = Math.min(start + pieceBytes(reader, start, count, state.limits), hole.end)
-          pieces.push({ start, end })
-          start = end
-          count++
-        }
-      }
-    }
+    const ranges = [{ start: position, end: windowEnd }, { start: windowStart, end: position }]
+    return ranges.map((range) => ({ reader, holes: holes(range, arrived, running) }))
+  })
+}
+
+/**
+ * The piece to start next.
+ * @param windowBytes what arrives in one round trip on the connection that will carry it
+ * @param seeking while this one waits after its seek, nothing is begun ahead of others
+ */
+function mostNeeded(missing: readonly Missing[], windowBytes: number, seeking: PlanReader | undefined, { readers, limits }: PlanState): Piece | undefined {
+  let best: Piece | undefined
+  for (const { reader, holes: [hole] } of missing) {
+    if (hole === undefined) continue
+    const end = Math.min(hole.start + pieceBytes(reader, hole.start, windowBytes, limits), hole.end)
+    const piece = withNeed({ start: hole.start, end }, readers, limits)
+    const isHeldBack = piece.need > NEED.seek && seeking !== undefined && piece.reader !== seeking
+    if (!isHeldBack && (best === undefined || byNeed(piece, best) < 0)) best = piece
   }
-  return pieces.map((piece) => withNeed(piece, state.readers, state.limits)).sort(byNeed)
+  return best
 }
 
 /** One reader's piece may hold what another one waits for: the most pressing need counts. */
@@ -227,13 +241,8 @@ function without(hole: Range, range: Range): Range[] {
   ].filter((part) => part.start < part.end)
 }
 
-/**
- * For who seeks, what arrives in one round trip on the connection that will carry it.
- * @param index so many pieces of this reader come before it
- */
-function pieceBytes(reader: PlanReader, start: number, index: number, limits: PlanLimits): number {
+function pieceBytes(reader: PlanReader, start: number, windowBytes: number, limits: PlanLimits): number {
   if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
-  const windowBytes = limits.readyWindowsBytes[index] ?? FIRST_WINDOW_BYTES
   const roundTripBytes = limits.isMultiplexed ? Math.max(windowBytes, limits.maxFetches * FIRST_WINDOW_BYTES) : windowBytes
   return roundTripBytes < limits.readaheadPieceBytes ? roundTripBytes : alignedLength(start, limits.readaheadPieceBytes)
 }
