@@ -28,6 +28,8 @@ export interface DriverOptions {
   /** Of the film at the origin. */
   readonly url: string
   readonly logLevel?: string
+  /** Of seekcache to the origin, at most. */
+  readonly connections?: number
 }
 
 type StartDriver = (options: DriverOptions) => Promise<Driver>
@@ -53,8 +55,8 @@ export function missingDrivers(): DriverName[] {
   return spawnSync('rclone', ['version'], { stdio: 'ignore' }).status === 0 ? [] : ['rclone']
 }
 
-async function startSeekcache({ url, logLevel = 'warn' }: DriverOptions, face: 'proxy' | 'element'): Promise<Driver> {
-  const host = await startHost({ args: ['--log-level', logLevel] })
+async function startSeekcache({ url, logLevel = 'warn', connections = 8 }: DriverOptions, face: 'proxy' | 'element'): Promise<Driver> {
+  const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)] })
   return {
     get uri() {
       return face === 'proxy' ? host.proxyUrl(url) : `seekcache+${url}`

@@ -34,6 +34,7 @@ const USAGE = `usage: npm run bench -- [options]
   --format NAME        ${FORMATS.join(', ')}
   --part NAME          ${['seeks', 'download', 'loopback'].join(', ')}
   --out FOLDER         write BENCH.md, bench.json and bench.svg there (a whole run writes docs/)
+  --connections N      of seekcache to the origin, at most (8)
   --trace FOLDER       write what each turn asked of the origin, and when
 
 Options with NAME may be repeated.
@@ -49,6 +50,7 @@ async function main(): Promise<void> {
       help: { type: 'boolean', default: false },
       out: { type: 'string' },
       trace: { type: 'string' },
+      connections: { type: 'string' },
       ...many('link', 'driver', 'player', 'format', 'part'),
     },
   })
@@ -72,7 +74,13 @@ async function main(): Promise<void> {
   const sizeOf = (format: FormatName): number => film.files[format].sizeBytes
   const noLink = whyNoLink()
   if (noLink !== undefined) say(`no link is emulated: ${noLink}`)
-  const options = { film, effort, onProgress: say, ...(values.trace === undefined ? {} : { traceDir: path.resolve(values.trace) }) }
+  const options = {
+    film,
+    effort,
+    onProgress: say,
+    ...(values.trace === undefined ? {} : { traceDir: path.resolve(values.trace) }),
+    ...(values.connections === undefined ? {} : { connections: Number(values.connections) }),
+  }
   const isLinked = (part: (typeof PARTS)[number]): boolean => parts.includes(part) && noLink === undefined
   const loopback = parts.includes('loopback') ? await runLoopback(film, effort.loopbackRounds, say) : undefined
   const download = isLinked('download') ? await runDownloads(film, effort.rounds) : undefined
@@ -90,7 +98,7 @@ async function main(): Promise<void> {
     ...(loopback === undefined ? {} : { loopback }),
   }
   process.stdout.write(`\n${tablesOf(summary)}\n`)
-  const isWhole = !isQuick && noLink === undefined && ['link', 'driver', 'player', 'format', 'part'].every((name) => !Object.hasOwn(values, name))
+  const isWhole = !isQuick && noLink === undefined && ['link', 'driver', 'player', 'format', 'part', 'connections'].every((name) => !Object.hasOwn(values, name))
   const out = values.out ?? (isWhole ? DOCS_DIR : undefined)
   if (out === undefined) return
   await mkdir(out, { recursive: true })

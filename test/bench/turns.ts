@@ -29,6 +29,8 @@ export interface TurnsOptions {
   readonly effort: Effort
   /** A folder for what each turn asked of the origin, and when. */
   readonly traceDir?: string
+  /** Of seekcache to the origin, at most. */
+  readonly connections?: number
   readonly onProgress: (line: string) => void
 }
 
@@ -69,7 +71,7 @@ async function startOrigin(link: Link, film: Film): Promise<Nginx> {
 async function runTurn(
   link: Link, origin: Nginx, combination: Combination, driver: DriverName, round: number, options: TurnsOptions,
 ): Promise<Turn> {
-  const { effort, film, traceDir, onProgress } = options
+  const { effort, film, traceDir, connections, onProgress } = options
   const title = `${combination.link} ${combination.player} ${combination.format} ${driver} ${round + 1}/${effort.rounds}`
   const task: TurnTask = {
     driver,
@@ -81,6 +83,7 @@ async function runTurn(
     dwellSeconds: effort.dwellSeconds,
     againDwellSeconds: effort.againDwellSeconds,
     ...(traceDir === undefined ? {} : { logLevel: 'debug' }),
+    ...(connections === undefined ? {} : { connections }),
   }
   const startedAt = Date.now() / 1000
   try {

@@ -19,6 +19,7 @@ export interface TurnTask {
   readonly dwellSeconds: number
   readonly againDwellSeconds: number
   readonly logLevel?: string
+  readonly connections?: number
 }
 
 /** A sitting and what came over the link meanwhile. */
