@@ -13,7 +13,7 @@ const MIB = 1024 * KIB
 const SIZE = 64 * MIB
 /** Eight connections that idled. */
 const COLD = Array<number>(8).fill(13 * KIB)
-const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, readaheadBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
+const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, linkBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
   return { id: 1, kind: 'play', position, windowStart: position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isFilling: true, ...facts }
@@ -49,7 +49,7 @@ test('over one connection for all, a seek is not striped: its pieces are as long
 })
 
 test('a piece of a seek is what arrives in one round trip on its connection, at most one of readahead', () => {
-  const limits = { ...LIMITS, readyWindowsBytes: [2 * MIB, 100 * KIB, 13 * KIB] }
+  const limits = { ...LIMITS, readyWindowsBytes: [2 * MIB, 100 * KIB, 13 * KIB], bandwidthDelayBytes: 2 * MIB }
   const lengths = starts(plan(state({ readers: [reader(10 * MIB)], limits }))).map((piece) => piece.end - piece.start)
   assert.deepEqual(lengths.slice(0, 3), [512 * KIB, 100 * KIB, 13 * KIB])
 })
@@ -130,6 +130,7 @@ const aState = fc
     yieldCount: fc.oneof(fc.constant(0), fc.nat(4)),
     readyWindowsBytes: fc.array(fc.integer({ min: 13 * KIB, max: 256 * KIB }), { maxLength: 16 }),
     connectingConnections: fc.nat(16),
+    bandwidthDelayBytes: fc.double({ min: 1000, max: 4 * MIB, noNaN: true }),
   })
   .map((facts): PlanState => {
     const arrived = RangeSet.of(...facts.arrived)
@@ -149,9 +150,10 @@ const aState = fc
         ...LIMITS,
         maxFetches: facts.maxFetches,
         yieldCount: Math.max(0, Math.min(facts.yieldCount, inFlight.length - facts.maxFetches)),
-        readaheadBytes: 3 * 512 * KIB,
+        linkBytes: 3 * 512 * KIB,
         readyWindowsBytes: facts.readyWindowsBytes,
         connectingConnections: facts.connectingConnections,
+        bandwidthDelayBytes: facts.bandwidthDelayBytes,
       },
     }
   })
@@ -166,7 +168,7 @@ test('no byte is fetched twice, limits hold, and whoever waits is served', () =>
       for (const range of facts.arrived) taken.add(range.start, range.end)
       for (const fetch of running) taken.add(fetch.start, fetch.end)
       for (const piece of starts(actions)) {
-        assert.ok(piece.start < piece.end && piece.end <= SIZE)
+        assert.ok(Number.isInteger(piece.start) && Number.isInteger(piece.end) && piece.start < piece.end && piece.end <= SIZE)
         assert.deepEqual(taken.missing(piece.start, piece.end), [{ start: piece.start, end: piece.end }], 'fetched once')
         taken.add(piece.start, piece.end)
         assert.ok(facts.readers.some((r) => intersect(piece, { start: r.windowStart, end: r.windowEnd }) !== undefined), 'wanted by somebody')

@@ -27,13 +27,14 @@ const SHORT_QUEUE = { share: 0.1, ms: 3 }
 const LONG_QUEUE = { share: 0.25, ms: 5 }
 /** Up to what fills any link it grows fast; beyond, by a part of that in each span, for its effect shows late. */
 const FAST_GROWTH = 1.5
-const FAST_ROUND_TRIPS = 1.5
+const FAST_ROUND_TRIPS = 1.25
 const SLOW_GROWTH_ROUND_TRIPS = 0.15
 const SHRINKAGE = 0.7
 /** More asked for at a time brings no more: a request's own round trip is then less than a tenth of its time. */
 const MAX_ROUND_TRIPS_ASKED = 16
 /** Pieces of readahead: below it a request's own cost counts, above it a cancelled one costs too much. */
-const MIN_PIECE_BYTES = 128 * 1024
+const MIN_PIECE_BYTES = 64 * 1024
+const MIN_ASKED_BYTES = 128 * 1024
 const MAX_PIECE_BYTES = 4 * 1024 * 1024
 /** On shorter round trips the requests' own cost counts: pieces are as large as for this one. */
 const MIN_PIECE_RTT_MS = 20
@@ -126,7 +127,7 @@ export class PathEstimate {
 
   /** How readahead runs with at most `limit` requests at a time. */
   readahead(limit: number): Readahead {
-    const wantedBytes = Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_PIECE_BYTES)
+    const wantedBytes = Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_ASKED_BYTES)
     const askedBytes = this.#isEased ? wantedBytes * EASED_SHARE : wantedBytes
     const pieceBytes = wantedBytes / Math.max(1, Math.min(PIECES, limit - 1))
     return { askedBytes, pieceBytes: Math.min(Math.max(MIN_PIECE_BYTES, pieceBytes), MAX_PIECE_BYTES) }
@@ -153,9 +154,9 @@ export class PathEstimate {
     const rate = span.bytes / durationMs
     this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * DECAY)
     if (!span.isFull || span.isUrgent || this.#isEased || span.firstBytesMs.length === 0) return
-    const queueMs = lowerQuartile(span.firstBytesMs) - this.#rtt
-    if (queueMs > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
-    else if (queueMs < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms) this.#askedBytes = this.#grown()
+    const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
+    if (meanMs - this.#rtt > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
+    else if (lowerQuartile(span.firstBytesMs) - this.#rtt < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms) this.#askedBytes = this.#grown()
   }
 
   #watchRoundTrip({ firstBytesMs }: Span, nowMs: number): void {
@@ -176,7 +177,7 @@ export class PathEstimate {
   }
 }
 
-/** What all but a few have: an origin that takes its time now and then has no queue. */
+/** What most have at least: an origin that takes its time now and then has no queue. */
 function lowerQuartile(numbers: readonly number[]): number {
   return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 4)]!
 }

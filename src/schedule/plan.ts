@@ -10,9 +10,11 @@
  *   where one of 256 KiB takes four round trips; a connection that has just transferred brings as much by itself. A
  *   piece that would have to wait for a handshake waits for a connection that gets free: that is sooner, and its window
  *   is open then.
- * - Readahead asks, in bounded pieces, for so much at a time as the link holds, so that the bottleneck's queue stays short
- *   and connections get free all the time; nearer bytes come before farther ones, over all readers alike. While one
- *   waits after a seek, nothing is begun ahead of others: a player that seeks opens its new connection first.
+ * - No more is asked for at a time than the link holds, but the byte that a reader waits for: more would stand in the
+ *   bottleneck's queue, in front of the next seek, or overflow it; a lost packet at a piece's end costs a slow link a second.
+ * - Readahead comes in bounded pieces, so that connections get free all the time; nearer bytes come before farther ones, over
+ *   all readers alike. While one waits after a seek, nothing is begun ahead of others: a player that seeks opens its new
+ *   connection first.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
@@ -48,8 +50,8 @@ export interface PlanLimits {
   readonly maxFetches: number
   /** So many of those that run are given up, the least needed ones: other resources of the origin need their connections. */
   readonly yieldCount: number
-  /** Readahead and filling ask for more while less than this is still to come of all that runs. */
-  readonly readaheadBytes: number
+  /** More is asked for while less than this is still to come of all that runs: it fills the link, and its queue stays short. */
+  readonly linkBytes: number
   readonly readaheadPieceBytes: number
   /** Of each connection that could carry a request at once, what may arrive in one round trip, the largest first. */
   readonly readyWindowsBytes: readonly number[]
@@ -79,9 +81,9 @@ export type Action =
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
 const SEEK_BYTES = 1024 * 1024
-/** While it seeks, so much ahead is urgent for each connection, on any link; and so much at most, where the link holds it. */
+/** While it seeks, so much ahead is urgent for each connection, on any link, or that part of what the link holds. */
 const URGENT_BYTES = 39 * 1024
-const MAX_URGENT_BYTES = 91 * 1024
+const URGENT_SHARE = 0.6
 
 /** Why a piece is wanted, the most pressing first. */
 const NEED = { overdue: 0, waiting: 1, seek: 2, readahead: 3, fill: 4, nobody: 5 } as const
@@ -118,7 +120,7 @@ export function plan(state: PlanState): Action[] {
     const piece = mostNeeded(missing, limits.readyWindowsBytes[carrier] ?? FIRST_WINDOW_BYTES, seeking, state)
     if (piece === undefined) break
     const isUrgent = piece.need <= NEED.seek
-    if (!isUrgent && comingBytes >= limits.readaheadBytes) break
+    if (piece.need > NEED.waiting && comingBytes >= limits.linkBytes) break
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
     if (piece.need === NEED.waiting && ready <= 0 && (free <= 0 || limits.connectingConnections > 0) && running.some(isSoonDone)) break
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
@@ -164,7 +166,13 @@ function victimFor(piece: Piece, running: readonly (PlanFetch & Piece)[], limits
 
 /** Ahead of a seeking reader, what is urgent. */
 function urgentBytes({ maxFetches, bandwidthDelayBytes }: PlanLimits): number {
-  return Math.min(maxFetches * MAX_URGENT_BYTES, Math.max(maxFetches * URGENT_BYTES, bandwidthDelayBytes))
+  return Math.max(maxFetches * URGENT_BYTES, Math.floor(URGENT_SHARE * bandwidthDelayBytes))
+}
+
+/** Until the first byte after a seek is there, the next seek may come any moment, and what was asked for is for nothing. */
+function wantedEnd({ kind, position, windowEnd, consumedBytes, isWaiting }: PlanReader, limits: PlanLimits): number {
+  const isFirstByte = kind === 'play' && isWaiting && consumedBytes === 0
+  return isFirstByte ? Math.min(windowEnd, position + urgentBytes(limits)) : windowEnd
 }
 
 function isSeeking(reader: PlanReader): boolean {
@@ -181,11 +189,11 @@ interface Missing {
   holes: readonly Range[]
 }
 
-function missingOf({ readers, arrived }: PlanState, running: readonly Range[]): Missing[] {
+function missingOf({ readers, arrived, limits }: PlanState, running: readonly Range[]): Missing[] {
   const filling = readers.filter(({ isFilling }) => isFilling)
   return filling.flatMap((reader) => {
-    const { windowStart, position, windowEnd } = reader
-    const ranges = [{ start: position, end: windowEnd }, { start: windowStart, end: position }]
+    const { windowStart, position } = reader
+    const ranges = [{ start: position, end: wantedEnd(reader, limits) }, { start: windowStart, end: position }]
     return ranges.map((range) => ({ reader, holes: holes(range, arrived, running) }))
   })
 }
@@ -197,12 +205,13 @@ function missingOf({ readers, arrived }: PlanState, running: readonly Range[]): 
  */
 function mostNeeded(missing: readonly Missing[], windowBytes: number, seeking: PlanReader | undefined, { readers, limits }: PlanState): Piece | undefined {
   let best: Piece | undefined
-  for (const { reader, holes: [hole] } of missing) {
-    if (hole === undefined) continue
-    const end = Math.min(hole.start + pieceBytes(reader, hole.start, windowBytes, limits), hole.end)
-    const piece = withNeed({ start: hole.start, end }, readers, limits)
-    const isHeldBack = piece.need > NEED.seek && seeking !== undefined && piece.reader !== seeking
-    if (!isHeldBack && (best === undefined || byNeed(piece, best) < 0)) best = piece
+  for (const { reader, holes } of missing) {
+    for (const hole of holes.slice(0, limits.maxFetches)) {
+      const end = Math.min(hole.start + pieceBytes(reader, hole.start, windowBytes, limits), hole.end)
+      const piece = withNeed({ start: hole.start, end }, readers, limits)
+      const isHeldBack = piece.need > NEED.seek && seeking !== undefined && piece.reader !== seeking
+      if (!isHeldBack && (best === undefined || byNeed(piece, best) < 0)) best = piece
+    }
   }
   return best
 }
@@ -214,7 +223,7 @@ function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimi
     if (intersect(piece, windowOf(reader)) === undefined) continue
     const isBefore = piece.end <= reader.position
     const distanceBytes = isBefore ? reader.position - piece.start : Math.max(0, piece.start - reader.position)
-    const need = needOf(reader, distanceBytes, limits)
+    const need = needOf(reader, isBefore ? 1 : distanceBytes, limits) // what is before is needed at once, and never what is waited for
     if (need < best.need || (need === best.need && distanceBytes < best.distanceBytes)) best = { start: piece.start, end: piece.end, need, reader, distanceBytes }
   }
   return best

@@ -310,7 +310,7 @@ export class Scheduler {
     return {
       maxFetches,
       yieldCount,
-      readaheadBytes: askedBytes,
+      linkBytes: askedBytes,
       readaheadPieceBytes: pieceBytes,
       readyWindowsBytes: now.windowsBytes,
       connectingConnections: now.connectingCount,
