@@ -87,7 +87,8 @@ export class SecureCarrier implements Carrier {
 
   ready(limit: number): Ready {
     if (this.#http1 !== undefined) return this.#http1.ready(limit)
-    if (this.#usable !== undefined) return { windowsBytes: Array<number>(limit).fill(this.#usable.windowBytes), connectingCount: 0 }
+    const session = this.#usable // each look may find that it has gone
+    if (session !== undefined) return { windowsBytes: Array<number>(limit).fill(session.windowBytes), connectingCount: 0 }
     return { windowsBytes: [], connectingCount: this.#waiting === undefined ? 0 : limit }
   }
 

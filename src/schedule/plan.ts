@@ -13,8 +13,8 @@
  * - No more is asked for at a time than the link holds, but the byte that a reader waits for: more would stand in the
  *   bottleneck's queue, in front of the next seek, or overflow it; a lost packet at a piece's end costs a slow link a second.
  * - Readahead comes in bounded pieces, so that connections get free all the time; nearer bytes come before farther ones, over
- *   all readers alike. While one waits after a seek, nothing is begun ahead of others: a player that seeks opens its new
- *   connection first.
+ *   all readers alike. Until one has what its seek needs, nothing is begun ahead of others: a player that seeks opens its
+ *   new connection before it closes the old one.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
@@ -114,7 +114,7 @@ export function plan(state: PlanState): Action[] {
   let comingBytes = running.reduce((sum, { start, end }) => sum + end - start, 0)
   let free = limits.maxFetches - running.length
   let ready = Math.min(limits.readyWindowsBytes.length, free)
-  const seeking = readers.find((reader) => reader.isWaiting && isSeeking(reader))
+  const seeking = readers.find((reader) => isSeeking(reader) && reader.isFilling && !hasUrgent(reader, state))
   const missing = missingOf(state, running)
   for (let carrier = 0; ; carrier++) {
     const piece = mostNeeded(missing, limits.readyWindowsBytes[carrier] ?? FIRST_WINDOW_BYTES, seeking, state)
@@ -124,6 +124,7 @@ export function plan(state: PlanState): Action[] {
     if (limits.yieldCount > 0 && piece.need > NEED.waiting) break // it would take the place of what has just been given up
     if (piece.need === NEED.waiting && ready <= 0 && (free <= 0 || limits.connectingConnections > 0) && running.some(isSoonDone)) break
     if (piece.need === NEED.seek && ready <= 0 && limits.connectingConnections + running.length > 0) break
+    if (piece.need > NEED.seek && ready <= 0 && limits.connectingConnections > 0) break
     if (free <= 0) {
       const victim = victimFor(piece, running, limits)
       if (victim === undefined) break
@@ -169,6 +170,11 @@ function urgentBytes({ maxFetches, bandwidthDelayBytes }: PlanLimits): number {
   return Math.max(maxFetches * URGENT_BYTES, Math.floor(URGENT_SHARE * bandwidthDelayBytes))
 }
 
+/** Whether all that is urgent for it has arrived. */
+function hasUrgent({ position, windowEnd }: PlanReader, { arrived, limits }: PlanState): boolean {
+  return arrived.covers(position, Math.min(windowEnd, position + urgentBytes(limits)))
+}
+
 /** Until the first byte after a seek is there, the next seek may come any moment, and what was asked for is for nothing. */
 function wantedEnd({ kind, position, windowEnd, consumedBytes, isWaiting }: PlanReader, limits: PlanLimits): number {
   const isFirstByte = kind === 'play' && isWaiting && consumedBytes === 0
@@ -201,7 +207,7 @@ function missingOf({ readers, arrived, limits }: PlanState, running: readonly Ra
 /**
  * The piece to start next.
  * @param windowBytes what arrives in one round trip on the connection that will carry it
- * @param seeking while this one waits after its seek, nothing is begun ahead of others
+ * @param seeking while this one has not all that its seek needs, nothing is begun ahead of others
  */
 function mostNeeded(missing: readonly Missing[], windowBytes: number, seeking: PlanReader | undefined, { readers, limits }: PlanState): Piece | undefined {
   let best: Piece | undefined

@@ -236,7 +236,8 @@ export class Watch implements OriginObserver {
     const awaited = [...this.players].flatMap((player) => (player.kind === 'play' && player.wait !== undefined ? [player.wait.position] : []))
     const isAllUrgent = requests.length >= this.#maxFetches && requests.every((request) => awaited.some((position) => covers(request, position)))
     if (waitedMs < OVERDUE_MS && requests.some(({ start, end }) => end - start <= MAX_DRAIN_BYTES)) return // it will be free in a moment
-    const isAfterSeek = [...this.players].some((player) => player.kind === 'play' && player.wait !== undefined)
+    const plays = [...this.players].filter((player) => player.kind === 'play')
+    const isAfterSeek = plays.some((play) => play.wait !== undefined || requests.some((request) => intersect(request, play.reader.window) !== undefined))
     const mayWait = kind === 'play' ? isAllUrgent : isAfterSeek || this.#isFull(requests) || this.origin!.connections.windowsBytes.length === 0
     this.#rule(mayWait, `nobody fetches byte ${wait.position}, for which a ${kind} reader waits, and ${requests.length} requests run`)
   }
