@@ -74,6 +74,18 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([read(241_178), { kind: 'reopen', afterMs: 0 }, read(21_095), read(1)], { startMs: 1, at: 38 }),
     ],
   },
+  'of two that fill over one connection, in small answers, each gets its turn': {
+    sizeBytes: 1_661_756,
+    link: { ...CALM.link, rttMs: 200 },
+    maxRangeBytes: 10 * KIB,
+    maxFetches: 1,
+    losses: [{ kind: 'evicted', atMs: 0, start: 0, lengthBytes: 1 }],
+    readers: [
+      player([read(358_401)], { kind: 'fill' }),
+      player([seek(228), read(1), seek(0)], { kind: 'fill' }),
+      player([seek(229), read(1)], { startMs: 177 }),
+    ],
+  },
   'a failure that another try does not mend does not put off the first try after a later one': {
     maxRangeBytes: 10 * KIB,
     faults: [[0, { kind: 'status', status: 404, retryAfterSeconds: undefined }]],

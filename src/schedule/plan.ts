@@ -67,7 +67,7 @@ export interface PlanLimits {
 
 export interface PlanState {
   readonly arrived: RangeSet
-  /** Newest demand first. */
+  /** Who is overdue first, then the newest demand. */
   readonly readers: readonly PlanReader[]
   readonly inFlight: readonly PlanFetch[]
   readonly limits: PlanLimits

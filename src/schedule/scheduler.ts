@@ -277,8 +277,8 @@ export class Scheduler {
     const { store } = this.#parts
     const waiting = new Set([...this.#waits].map((wait) => wait.reader))
     const overdue = new Set([...this.#waits].filter((wait) => wait.isOverdue).map((wait) => wait.reader))
-    const newestFirst = [...this.#readers].sort((a, b) => b.movedAtMs - a.movedAtMs)
-    const readers: PlanReader[] = newestFirst.map((reader) => reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader) }))
+    const inTurn = [...this.#readers].sort((a, b) => Number(overdue.has(b)) - Number(overdue.has(a)) || b.movedAtMs - a.movedAtMs)
+    const readers: PlanReader[] = inTurn.map((reader) => reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader) }))
     const inFlight = [...this.#inFlight.values()]
     this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), inFlight.length > 0 || readers.some(({ isFilling }) => isFilling))
     const facts = { arrived: this.generation.arrived, readers, inFlight }
