@@ -127,10 +127,17 @@ export class PathEstimate {
 
   /** How readahead runs with at most `limit` requests at a time. */
   readahead(limit: number): Readahead {
-    const wantedBytes = Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_ASKED_BYTES)
-    const askedBytes = this.#isEased ? wantedBytes * EASED_SHARE : wantedBytes
-    const pieceBytes = wantedBytes / Math.max(1, Math.min(PIECES, limit - 1))
-    return { askedBytes, pieceBytes: Math.min(Math.max(MIN_PIECE_BYTES, pieceBytes), MAX_PIECE_BYTES) }
+    const pieceBytes = this.#wantedBytes / Math.max(1, Math.min(PIECES, limit - 1))
+    return { askedBytes: this.askedBytes, pieceBytes: Math.min(Math.max(MIN_PIECE_BYTES, pieceBytes), MAX_PIECE_BYTES) }
+  }
+
+  /** Another piece is asked for while less than that is still to come. */
+  get askedBytes(): number {
+    return this.#isEased ? this.#wantedBytes * EASED_SHARE : this.#wantedBytes
+  }
+
+  get #wantedBytes(): number {
+    return Math.max(this.#asked, this.#rate * MIN_PIECE_RTT_MS, MIN_ASKED_BYTES)
   }
 
   /** What is under way on a full link. */

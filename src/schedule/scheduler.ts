@@ -258,9 +258,9 @@ export class Scheduler {
     this.#parts.source.path.onReadahead(this.#isFull || this.#inFlight.size >= this.#maxFetches)
   }
 
-  /** Whether so much is under way as readahead may have. */
+  /** Whether so much is under way as readahead may have; asked at each read of the network. */
   get #isAskedEnough(): boolean {
-    return this.#comingBytes >= this.#parts.source.path.readahead(this.#maxFetches).askedBytes
+    return this.#comingBytes >= this.#parts.source.path.askedBytes
   }
 
   get #comingBytes(): number {
