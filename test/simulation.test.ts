@@ -137,6 +137,13 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([seek(1), seek(0)]),
     ],
   },
+  'who was held back for a seek is fetched for once the seek has its window, also where the fetch goes on beyond it': {
+    sizeBytes: 601_099,
+    maxFetches: 2,
+    initialWindowBytes: 64 * KIB,
+    maxWindowBytes: 1024 * KIB,
+    readers: [player([pause(247)], { at: 10 }), player([read(1)], { kind: 'fill', startMs: 60 })],
+  },
 }
 
 for (const [name, facts] of Object.entries(ONCE_BROKEN)) {

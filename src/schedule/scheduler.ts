@@ -399,13 +399,21 @@ export class Scheduler {
     this.generation.write(position, bytes)
     this.#wake(position, position + bytes.length)
     if (store.isCongested) this.#pauseForDisk()
-    if (this.#hasLeft(fetch) || (this.#isFull && !this.#isAskedEnough)) this.requestPlan()
+    if (this.#hasLeft(fetch, position) || (this.#isFull && !this.#isAskedEnough)) this.requestPlan()
   }
 
-  /** A window may have become shorter than a fetch that runs, by a seek. What opened the resource runs before there is a reader. */
-  #hasLeft(fetch: Range): boolean {
-    for (const { window } of this.#readers) if (intersect(fetch, window) !== undefined) return false
-    return this.#readers.size > 0
+  /**
+   * Whether a fetch that came from `position` has passed the end of a window: nothing was begun ahead of others until that seek
+   * had what it needs. A window may also have become shorter than a fetch that runs, by a seek. What opened the resource runs
+   * before there is a reader.
+   */
+  #hasLeft(fetch: Range, position: number): boolean {
+    let isWanted = this.#readers.size === 0
+    for (const { window } of this.#readers) {
+      if (position < window.end && window.end <= fetch.start) return true
+      isWanted ||= intersect(fetch, window) !== undefined
+    }
+    return !isWanted
   }
 
   #onEnd(fetch: InFlight, error: SeekCacheError | undefined): void {
