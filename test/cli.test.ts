@@ -85,7 +85,7 @@ test('what goes wrong is one clear line and an exit code', async () => {
     [['play', origin.url('none.mkv')], 4, /404/],
     [['fetch', 'ftp://host/x'], 2, /not an http\(s\) URL/],
     [['url', 'nonsense'], 2, /not a URL/],
-    [['serve'], 1, /another seekcache host is running/],
+    [['serve'], 8, /another seekcache host is running/],
     [['serve', '--cache-dir', '/proc/nowhere'], 1, /cannot write to the cache directory/],
     [['serve', '--cache-dir', dir.file('a'), '--socket', dir.file('s'.repeat(120))], 2, /socket path is longer/],
     [['serve', '--cache-dir', dir.file('a'), '--max-size', 'much'], 2, /not a size/],

@@ -57,7 +57,7 @@ test('verify tells what is damaged, --repair has it fetched again, and only that
   const before = filesAndTimes(host.cacheDir)
 
   const found = await verify(host)
-  assert.equal(found.code, 1)
+  assert.equal(found.code, 7)
   assert.deepEqual(found.told.damaged.map(({ start, end, path: where }) => [start, end, where]).sort(), [
     [0, CONTENT.sizeBytes, other], [7 * CHUNK_BYTES, 8 * CHUNK_BYTES, path],
   ].sort())
@@ -69,7 +69,7 @@ test('verify tells what is damaged, --repair has it fetched again, and only that
   assert.match(text.stdout, /the file is gone[^]*left over[^]*damage found[^]*verify --repair/)
 
   const mended = await verify(host, '--repair')
-  assert.equal(mended.code, 1)
+  assert.equal(mended.code, 7)
   assert.equal(mended.told.isRepaired, true)
   assert.equal(existsSync(orphan), false)
   assert.deepEqual(await verify(host), { code: 0, told: { ...clean.told, checkedChunks: 45 } })
@@ -93,26 +93,26 @@ test('verify finds a damaged index, and --repair keeps what can be read of it', 
   index.fill(0, 0, 8192)
   writeFileSync(data, index)
   const found = await verify(host)
-  assert.equal(found.code, 1)
+  assert.equal(found.code, 7)
   assert.match(found.told.indexDamage!, /LMDB cannot read it/)
   assert.equal(found.told.orphans.length, 2)
   assert.equal(existsSync(join(host.cacheDir, 'index.damaged')), false)
-  assert.equal((await verify(host, '--repair')).code, 1)
+  assert.equal((await verify(host, '--repair')).code, 7)
   assert.equal(existsSync(join(host.cacheDir, 'index.damaged')), true)
   assert.deepEqual(extentFiles(host.cacheDir), [])
   assert.equal((await verify(host)).code, 0)
 })
 
-test('verify says what is in its way', async () => {
+test('verify says what is in its way, each with an exit status of its own', async () => {
   await using host = await startHost()
   const locked = await runCli(['verify'], host.clientEnv)
-  assert.equal(locked.code, 1)
+  assert.equal(locked.code, 8)
   assert.match(locked.stderr, /another seekcache host is running on .*: use it, or stop it with "seekcache stop"/)
   const none = await runCli(['verify', '--cache-dir', join(host.cacheDir, 'none')], host.clientEnv)
   assert.equal(none.code, 3)
   assert.match(none.stderr, /there is no cache in/)
   assert.ok(!readdirSync(host.cacheDir).includes('none'))
   const { stdout } = await runCli(['verify', '--help'])
-  assert.match(stdout, /exits with 1 where damage is\s+found/)
+  assert.match(stdout, /exits with 7 where damage\s+is\s+found, with 8 while a host\s+runs/)
   assert.match(stdout, /--repair/)
 })

@@ -8,12 +8,12 @@ import { formatSize } from '../config.ts'
 import type { ClientFlags } from './commands.ts'
 import { EXIT } from './exit-code.ts'
 
-/** @returns 0 where all is as it was written, 1 where damage was found, mended or not */
+/** @returns 0 where all is as it was written, 7 where damage was found, mended or not */
 export async function verify(flags: ClientFlags & { readonly repair?: boolean }): Promise<number> {
   const isRepaired = flags.repair === true
   const found = await verifyDir(flags.cacheDir, { repair: isRepaired })
   process.stdout.write(flags.json === true ? `${JSON.stringify(asJson(found, isRepaired))}\n` : asText(found, isRepaired))
-  return isDamaged(found) ? EXIT.failure : EXIT.ok
+  return isDamaged(found) ? EXIT.damageFound : EXIT.ok
 }
 
 function isDamaged({ damaged, indexDamage }: Verification): boolean {
