@@ -30,6 +30,8 @@ export interface DriverOptions {
   readonly logLevel?: string
   /** Of seekcache to the origin, at most. */
   readonly connections?: number
+  /** Whom seekcache shall trust besides the authorities that everybody trusts. */
+  readonly authorityFile?: string
 }
 
 type StartDriver = (options: DriverOptions) => Promise<Driver>
@@ -55,8 +57,10 @@ export function missingDrivers(): DriverName[] {
   return spawnSync('rclone', ['version'], { stdio: 'ignore' }).status === 0 ? [] : ['rclone']
 }
 
-async function startSeekcache({ url, logLevel = 'warn', connections = 8 }: DriverOptions, face: 'proxy' | 'element'): Promise<Driver> {
-  const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)] })
+async function startSeekcache(options: DriverOptions, face: 'proxy' | 'element'): Promise<Driver> {
+  const { url, logLevel = 'warn', connections = 8, authorityFile } = options
+  const env = authorityFile === undefined ? {} : { NODE_EXTRA_CA_CERTS: authorityFile }
+  const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)], env })
   return {
     get uri() {
       return face === 'proxy' ? host.proxyUrl(url) : `seekcache+${url}`

@@ -23,7 +23,9 @@ import {
 } from './matrix.ts'
 import { markdownOf, tablesOf } from './report.ts'
 import { rowsOf, type Summary } from './summary.ts'
-import { runCombinations, runDownloads } from './turns.ts'
+import { runCombinations, runDownloads, runHttp2, runStorms } from './turns.ts'
+
+const PARTS = ['seeks', 'storm', 'http2', 'download', 'loopback'] as const
 
 const USAGE = `usage: npm run bench -- [options]
 
@@ -32,14 +34,13 @@ const USAGE = `usage: npm run bench -- [options]
   --driver NAME        ${Object.keys(DRIVERS).join(', ')}
   --player NAME        ${Object.keys(PLAYERS).join(', ')} (the last one only if named)
   --format NAME        ${FORMATS.join(', ')}
-  --part NAME          ${['seeks', 'download', 'loopback'].join(', ')}
+  --part NAME          ${PARTS.join(', ')}
   --out FOLDER         write BENCH.md, bench.json and bench.svg there (a whole run writes docs/)
   --connections N      of seekcache to the origin, at most (8)
   --trace FOLDER       write what each turn asked of the origin, and when
 
 Options with NAME may be repeated.
 `
-const PARTS = ['seeks', 'download', 'loopback'] as const
 const DOCS_DIR = fileURLToPath(new URL('../../docs', import.meta.url))
 const QUICK_DRIVERS: readonly DriverName[] = ['direct', 'seekcache-proxy', 'seekcache-element']
 
@@ -84,6 +85,8 @@ async function main(): Promise<void> {
   const isLinked = (part: (typeof PARTS)[number]): boolean => parts.includes(part) && noLink === undefined
   const loopback = parts.includes('loopback') ? await runLoopback(film, effort.loopbackRounds, say) : undefined
   const download = isLinked('download') ? await runDownloads(film, effort.rounds) : undefined
+  const storm = isLinked('storm') ? await runStorms(film, effort.storms) : undefined
+  const http2 = isLinked('http2') ? await runHttp2(film, effort) : undefined
   const turns = isLinked('seeks') ? await runCombinations(combinationsOf(selection), options) : []
 
   const summary: Summary = {
@@ -94,6 +97,8 @@ async function main(): Promise<void> {
     filmMegabytes: sizeOf('mkv') / 1e6,
     rows: rowsOf(turns, sizeOf),
     ...(noLink === undefined ? {} : { whyNoLink: noLink }),
+    ...(storm === undefined ? {} : { storm }),
+    ...(http2 === undefined ? {} : { http2 }),
     ...(download === undefined ? {} : { download }),
     ...(loopback === undefined ? {} : { loopback }),
   }

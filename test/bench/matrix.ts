@@ -56,10 +56,12 @@ export interface Effort {
   readonly dwellSeconds: number
   readonly againDwellSeconds: number
   readonly loopbackRounds: number
+  /** Each 100 seeks. */
+  readonly storms: number
 }
 
-export const FULL: Effort = { rounds: 2, places: PLACES_PERCENT, opens: 3, dwellSeconds: 1.5, againDwellSeconds: 0.5, loopbackRounds: 5 }
-export const QUICK: Effort = { ...FULL, rounds: 1, places: PLACES_PERCENT.filter((_, i) => i % 3 === 0), opens: 2, loopbackRounds: 3 }
+export const FULL: Effort = { rounds: 2, places: PLACES_PERCENT, opens: 3, dwellSeconds: 1.5, againDwellSeconds: 0.5, loopbackRounds: 5, storms: 6 }
+export const QUICK: Effort = { ...FULL, rounds: 1, places: PLACES_PERCENT.filter((_, i) => i % 3 === 0), opens: 2, loopbackRounds: 3, storms: 2 }
 
 export interface Selection {
   readonly links: readonly LinkName[]

@@ -18,6 +18,8 @@ export interface NginxOptions {
   readonly locations: string
   /** Lines of the `http` block. */
   readonly http?: string
+  /** Serves the same over TLS with HTTP/2 at another port. */
+  readonly secure?: { readonly port: number; readonly certFile: string; readonly keyFile: string }
   /** Makes the command run elsewhere, such as in a namespace. */
   readonly at?: (words: readonly string[]) => readonly string[]
 }
@@ -92,7 +94,9 @@ export function slicesOf(originUrl: string, folder: string): Pick<NginxOptions, 
   }
 }
 
-function configText({ address, port, locations, http = '' }: NginxOptions, folder: string, log: string): string {
+function configText({ address, port, locations, http = '', secure }: NginxOptions, folder: string, log: string): string {
+  const secureText =
+    secure === undefined ? '' : `listen ${address}:${secure.port} ssl http2; ssl_certificate ${secure.certFile}; ssl_certificate_key ${secure.keyFile};`
   return `
     ${process.getuid?.() === 0 ? 'user root;' : ''}
     daemon off;
@@ -116,6 +120,7 @@ function configText({ address, port, locations, http = '' }: NginxOptions, folde
       ${http}
       server {
         listen ${address}:${port};
+        ${secureText}
         ${locations}
       }
     }

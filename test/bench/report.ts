@@ -1,13 +1,16 @@
 /** The summary for people: tables in Markdown, which are also what the terminal shows. */
-import { DRIVERS, type Effort, FILM, LINKS, PLAYERS } from './matrix.ts'
+import { DRIVERS, type Effort, FILM, type LinkName, LINKS, PLAYERS } from './matrix.ts'
 import type { Compared, FirstBytes } from './loopback.ts'
-import { median } from './statistics.ts'
+import { median, spreadOf } from './statistics.ts'
+import { type Seek, STORM_SEEKS } from './storm.ts'
 import type { Row, Summary } from './summary.ts'
 
 /** The tables alone. */
 export function tablesOf(summary: Summary): string {
   return [
     ...(summary.whyNoLink === undefined ? linkTables(summary) : [`No link was emulated: ${summary.whyNoLink}.`]),
+    ...stormTable(summary),
+    ...http2Table(summary),
     ...downloadTable(summary),
     ...loopbackTables(summary),
   ].join('\n\n')
@@ -62,8 +65,7 @@ function list(words: Readonly<Record<string, string>>): string {
 function linkTables({ rows }: Summary): string[] {
   const titles = new Map<string, Row[]>()
   for (const row of rows) {
-    const { rttMs, megabitsPerSecond } = LINKS[row.link]
-    const title = `## ${rttMs} ms, ${megabitsPerSecond} Mbit/s: ${row.player}, ${row.format.toUpperCase()}`
+    const title = `## ${titleOf(row.link)}: ${row.player}, ${row.format.toUpperCase()}`
     titles.set(title, [...(titles.get(title) ?? []), row])
   }
   return [...titles].map(([title, group]) => `${title}\n\n${linkTable(group)}`)
@@ -86,16 +88,54 @@ function linkTable(rows: readonly Row[]): string {
   }))
 }
 
+function stormTable({ storm }: Summary): string[] {
+  if (storm === undefined) return []
+  const row = (name: string, seeks: readonly Seek[]): string[] =>
+    [name, spread(seeks.map(({ pictureMs }) => pictureMs)), spread(seeks.map(({ mebibyteMs }) => mebibyteMs))]
+  const { rttMs, megabitsPerSecond } = LINKS.main
+  const boundMegabytes = ((STORM_SEEKS - 1) * ((rttMs / 1000) * megabitsPerSecond * 125_000 + 256 * 1024)) / 1e6
+  return [
+    `## ${titleOf('main')}: ${STORM_SEEKS} seeks in 10 s\n\nThrough the proxy, ms from the request to its first 256 KiB and to its first MiB. The ${
+      STORM_SEEKS - 1} seeks before the last moved ${median(storm.movedBytes.map((bytes) => bytes / 1e6)).toFixed(0)} MB over the link (median of ${
+      storm.movedBytes.length} storms); one round trip of the link's rate and 256 KiB for each would be ${boundMegabytes.toFixed(0)} MB.\n\n${table(
+      ['', '256 KiB', '1 MiB'],
+      [row('a seek alone', storm.alone), row('the last of the storm', storm.last)],
+    )}`,
+  ]
+}
+
+function http2Table({ http2 }: Summary): string[] {
+  if (http2 === undefined) return []
+  const rows = [['256 KiB by curl, hot connection', http2.curl], ['playbin through the proxy', http2.proxy], ['playbin with the element', http2.element]] as const
+  const best = median(http2.curl)
+  return [
+    `## ${titleOf('main')}: HTTP/2\n\nCold seeks, MKV, an origin with TLS and HTTP/2.\n\n${table(
+      ['', 'ms', '÷ curl'],
+      rows.map(([name, samples]) => [name, spread(samples), (median(samples) / best).toFixed(2)]),
+    )}`,
+  ]
+}
+
+function titleOf(link: LinkName): string {
+  const { rttMs, megabitsPerSecond } = LINKS[link]
+  return `${rttMs} ms, ${megabitsPerSecond} Mbit/s`
+}
+
+/** As the tables show it: median / p95. */
+function spread(samples: readonly number[]): string {
+  const { p50, p95 } = spreadOf(samples)
+  return `${p50.toFixed(0)} / ${p95.toFixed(0)}`
+}
+
 function downloadTable({ download }: Summary): string[] {
   if (download === undefined) return []
   const rows = [['curl from the origin', download.direct], ['curl through the proxy', download.proxy], ['the same again', download.proxyAgain]] as const
-  const { rttMs, megabitsPerSecond } = LINKS.main
   const body = rows.map(([name, runs]) => [
     name,
     median(runs.map(({ seconds }) => seconds)).toFixed(2),
     median(runs.map(({ linkShare }) => linkShare)).toFixed(3),
   ])
-  return [`## ${rttMs} ms, ${megabitsPerSecond} Mbit/s: downloading 100 MiB\n\n${table(['', 's', 'over the link ÷ downloaded'], body)}`]
+  return [`## ${titleOf('main')}: downloading 100 MiB\n\n${table(['', 's', 'over the link ÷ downloaded'], body)}`]
 }
 
 function loopbackTables({ loopback, filmMegabytes }: Summary): string[] {

@@ -1,8 +1,10 @@
 /** From turns to figures: one row for each link, player, film and driver, over all its rounds. */
 import type { DownloadResult } from './download.ts'
+import type { Http2Result } from './http2.ts'
 import type { Combination, DriverName, FormatName, LinkName, PlayerName } from './matrix.ts'
 import type { LoopbackResult } from './loopback.ts'
 import { median, spreadOf, type Spread } from './statistics.ts'
+import type { StormResult } from './storm.ts'
 import type { Turn } from './turns.ts'
 import type { Phase, TurnResult } from './worker.ts'
 
@@ -36,6 +38,8 @@ export interface Summary {
   readonly filmMegabytes: number
   readonly whyNoLink?: string
   readonly rows: readonly Row[]
+  readonly storm?: StormResult
+  readonly http2?: Http2Result
   readonly download?: DownloadResult
   readonly loopback?: LoopbackResult
 }

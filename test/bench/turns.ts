@@ -9,12 +9,15 @@ import { fileURLToPath } from 'node:url'
 
 import type { Film } from '../../src/demo/film.ts'
 import { endWithThisProcess } from '../support/children.ts'
+import { makeCertificate } from '../support/certificate.ts'
 import { within } from '../support/deadline.ts'
 import { type Link, startLink } from './link.ts'
 import { type Combination, type DriverName, type Effort, LINKS } from './matrix.ts'
-import { filesOf, type Nginx, type OriginRequest, startNginx } from './nginx.ts'
+import { filesOf, type Nginx, type NginxOptions, type OriginRequest, startNginx } from './nginx.ts'
 import type { Step } from './players.ts'
 import type { DownloadResult, DownloadTask } from './download.ts'
+import type { Http2Result, Http2Task } from './http2.ts'
+import type { StormResult, StormTask } from './storm.ts'
 import type { TurnResult, TurnTask } from './worker.ts'
 
 export interface Turn {
@@ -34,11 +37,12 @@ export interface TurnsOptions {
   readonly onProgress: (line: string) => void
 }
 
-const PROGRAMS = { turn: 'worker.ts', download: 'download.ts' } as const
+const PROGRAMS = { turn: 'worker.ts', download: 'download.ts', http2: 'http2.ts', storm: 'storm.ts' } as const
 const DEVICE = 'wire'
 /** Long enough that TCP's start does not matter, short enough to be repeated. */
 const DOWNLOAD_BYTES = 100 * 2 ** 20
 const ORIGIN_PORT = 8080
+const SECURE_PORT = 8443
 const TURN_LIMIT_MS = 300_000
 
 export async function runCombinations(combinations: readonly Combination[], options: TurnsOptions): Promise<Turn[]> {
@@ -63,9 +67,30 @@ export async function runDownloads(film: Film, rounds: number): Promise<Download
   return await atClient<DownloadResult>(link, PROGRAMS.download, task)
 }
 
-async function startOrigin(link: Link, film: Film): Promise<Nginx> {
+/** Over the main link. */
+export async function runStorms(film: Film, rounds: number): Promise<StormResult> {
+  await using link = await startLink(LINKS.main)
+  await using origin = await startOrigin(link, film)
+  const { name, sizeBytes } = film.files.mkv
+  const task: StormTask = { url: `${origin.url}/${name}`, device: DEVICE, sizeBytes, rounds }
+  return await atClient<StormResult>(link, PROGRAMS.storm, task)
+}
+
+/** Over the main link. */
+export async function runHttp2(film: Film, { rounds, places, dwellSeconds }: Effort): Promise<Http2Result> {
+  await using link = await startLink(LINKS.main)
+  await using certificate = await makeCertificate({ names: `IP:${link.originAddress}` })
+  await using _origin = await startOrigin(link, film, { port: SECURE_PORT, ...certificate })
+  const { name, sizeBytes } = film.files.mkv
+  const url = `https://${link.originAddress}:${SECURE_PORT}/${name}`
+  const task: Http2Task = { url, sizeBytes, authorityFile: certificate.certFile, rounds, placesPercent: places, dwellSeconds }
+  return await atClient<Http2Result>(link, PROGRAMS.http2, task)
+}
+
+async function startOrigin(link: Link, film: Film, secure?: NginxOptions['secure']): Promise<Nginx> {
   const locations = filesOf(path.dirname(film.files.mkv.path))
-  return await startNginx({ address: link.originAddress, port: ORIGIN_PORT, locations, at: link.atOrigin })
+  const options = { address: link.originAddress, port: ORIGIN_PORT, locations, at: link.atOrigin }
+  return await startNginx({ ...options, ...(secure === undefined ? {} : { secure }) })
 }
 
 async function runTurn(
