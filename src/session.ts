@@ -13,7 +13,7 @@ import { Bookmark } from './schedule/bookmark.ts'
 import { fetchMissing } from './schedule/fill.ts'
 import { INTENT_MS, targetOf } from './schedule/player-rules.ts'
 import type { Reader } from './schedule/reader.ts'
-import type { WaitOptions } from './schedule/scheduler.ts'
+import type { WaitOptions } from './schedule/waits.ts'
 
 /** What is told of a fill's progress at most so often. */
 const PROGRESS_STEP_BYTES = 1024 * 1024

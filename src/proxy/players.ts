@@ -15,7 +15,7 @@ import type { CachedMedia } from '../opening.ts'
 import { Bookmark } from '../schedule/bookmark.ts'
 import { continuesRun, endsInMs, INTENT_MS, isElsewhere, isLeft, isProbe, targetOf } from '../schedule/player-rules.ts'
 import type { Reader, Run } from '../schedule/reader.ts'
-import type { WaitOptions } from '../schedule/scheduler.ts'
+import type { WaitOptions } from '../schedule/waits.ts'
 
 /** Of a player's ended requests, the last ones can be gone on with. */
 const MAX_RUNS = 4

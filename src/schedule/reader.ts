@@ -8,7 +8,8 @@ import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
 import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack, type Demand, type Filling, type WindowLimits } from './demand.ts'
 import type { PlanReader } from './plan.ts'
-import type { Scheduler, WaitOptions } from './scheduler.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { WaitOptions } from './waits.ts'
 
 /** What is known of a consumer's run: who takes it over goes on with its window. */
 export interface Run {

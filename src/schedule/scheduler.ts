@@ -9,53 +9,24 @@
 import { cancelled, SeekCacheError } from '../errors.ts'
 import type { Generation } from '../cache/generation.ts'
 import type { Store } from '../cache/store.ts'
-import { isRefusal, isRetryable, retryDelayMs } from '../origin/retry.ts'
 import type { Source } from '../origin/source.ts'
 import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { intersect, type Range } from '../bytes/ranges.ts'
 import type { Clock, Timer } from './clock.ts'
+import type { WindowLimits } from './demand.ts'
+import { Failures } from './failures.ts'
 import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
-import { plan, planSequential, type PlanLimits, type PlanReader, type SequentialAction } from './plan.ts'
+import { planLimits, windowBytes } from './limits.ts'
+import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader, type ReaderOptions } from './reader.ts'
+import { Waits, type WaitOptions } from './waits.ts'
 
 export interface ScheduleLimits {
   readonly maxFetches: number
   readonly initialWindowBytes: number
   readonly maxWindowBytes: number
   readonly stall: StallLimits
-}
-
-/** A share of the budget that all windows may take together: the rest is what was read and what is in flight. */
-const WINDOW_SHARE_OF_BUDGET = 0.25
-/** What a seek needs, however many readers there are. */
-const MIN_WINDOW_BYTES = 1024 * 1024
-/** While the disk fails, readahead must fit the memory that stands in for it. */
-const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
-/** Draining so much is always cheaper than a new connection; more than the other never is. */
-const MIN_DRAIN_BYTES = 64 * 1024
-const MAX_DRAIN_BYTES = 512 * 1024
-const DRAINED_SHARES = 2
-/** Also what is tried again at once is a new try. */
-const MIN_RETRY_MS = 1
-/** An origin that never gets to its first byte is given twice the time at each try, up to this. */
-const MAX_FIRST_BYTE_MS = 60_000
-/** Who waits for longer comes before newer demand, and before what is about to end: some round trips. */
-const OVERDUE_MS = 500
-
-export interface WaitOptions {
-  readonly deadlineMs: number
-  readonly signal?: AbortSignal | undefined
-}
-
-interface Wait {
-  readonly reader: Reader
-  readonly position: number
-  isOverdue: boolean
-  /** What became of the last fetch of this byte. */
-  lastError: SeekCacheError | undefined
-  resolve(): void
-  reject(error: Error): void
 }
 
 /** What the schedule needs of a generation, of the origin and of the store. */
@@ -85,7 +56,8 @@ export class Scheduler {
   readonly #parts: SchedulerParts
   readonly #readers = new Set<Reader>()
   readonly #inFlight = new Map<number, InFlight>()
-  readonly #waits = new Set<Wait>()
+  readonly #waits: Waits<Reader>
+  readonly #failures = new Failures()
   #nextId = 1
   #isPlanDue = false
   #isClosed = false
@@ -93,14 +65,6 @@ export class Scheduler {
   #superseded: SeekCacheError | undefined
   /** A failure that another try does not mend; cleared when a reader asks again. */
   #failure: SeekCacheError | undefined
-  #lastError: SeekCacheError | undefined
-  #failedTries = 0
-  /** Fetches in a row that brought nothing in their time, those in parallel counted once. */
-  #silentTries = 0
-  /** Senseless answers in a row, without a fetch that went well between them. */
-  #refusals = 0
-  /** When the last failure was counted. What was under way then and fails as well is the same failure. */
-  #failedAtMs = Number.NEGATIVE_INFINITY
   #isRangeable: boolean
   #retryTimer: Timer | undefined
   #retryAtMs = 0
@@ -113,6 +77,8 @@ export class Scheduler {
     this.#parts = parts
     this.generation = parts.generation
     this.#isRangeable = parts.isRangeable
+    const { clock, telemetry } = parts
+    this.#waits = new Waits({ clock, telemetry, onChange: () => this.requestPlan(), reasonOf: () => this.#reasonForWait })
     this.generation.protectedRanges = this.#protectedRanges
     this.generation.onLost = this.#onLost
     parts.source.watchConnections(() => this.requestPlan())
@@ -131,7 +97,7 @@ export class Scheduler {
   closeReader(reader: Reader): void {
     if (!this.#readers.delete(reader)) return
     this.#parts.telemetry.readers.dec()
-    for (const wait of [...this.#waits]) if (wait.reader === reader) wait.reject(cancelled('the read'))
+    this.#waits.cancel(reader)
     this.requestPlan()
   }
 
@@ -160,13 +126,12 @@ export class Scheduler {
     this.#leadBytes = Math.max(this.#leadBytes, stepBytes)
   }
 
-  /** The window limits of a reader now: they shrink with the budget, the number of readers and a failing disk. */
-  get windowLimits(): { initialBytes: number; maxBytes: number; sizeBytes: number } {
+  /** The window limits of a reader now. */
+  get windowLimits(): WindowLimits {
     const { limits, store } = this.#parts
-    const share = (store.maxSizeBytes * WINDOW_SHARE_OF_BUDGET) / Math.max(1, this.#readers.size)
-    const cap = store.stats.degraded === undefined ? limits.maxWindowBytes : DEGRADED_WINDOW_BYTES
-    const maxBytes = Math.max(MIN_WINDOW_BYTES, Math.min(cap, share))
-    return { initialBytes: Math.min(limits.initialWindowBytes, maxBytes), maxBytes, sizeBytes: this.generation.sizeBytes }
+    const isDegraded = store.stats.degraded !== undefined
+    const room = { ...limits, budgetBytes: store.maxSizeBytes, isDegraded, readerCount: this.#readers.size }
+    return { ...windowBytes(room), sizeBytes: this.generation.sizeBytes }
   }
 
   readonly #protectedRanges = (): Range[] => {
@@ -188,55 +153,11 @@ export class Scheduler {
     if (this.#superseded !== undefined) throw this.#superseded
     options.signal?.throwIfAborted()
     this.#failure = undefined
-    const startedMs = this.nowMs
-    const outcome = await this.#wait(reader, position, options).then(() => 'satisfied' as const, (error: Error) => error)
-    this.#countWait(outcome, this.nowMs - startedMs)
-    if (outcome !== 'satisfied') throw outcome
+    await this.#waits.arrival(reader, position, options)
   }
 
-  #wait(reader: Reader, position: number, options: WaitOptions): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const end = (settle: () => void): void => {
-        this.#waits.delete(wait)
-        timer.clear()
-        overdueTimer.clear()
-        options.signal?.removeEventListener('abort', onAbort)
-        this.requestPlan() // who does not wait any more gives way to those who do
-        settle()
-      }
-      const wait: Wait = { reader, position, isOverdue: false, lastError: undefined, resolve: () => end(resolve), reject: (error) => end(() => reject(error)) }
-      const onAbort = (): void => wait.reject(cancelled('the read'))
-      const timer = this.#parts.clock.startTimer(options.deadlineMs, () => wait.reject(this.#timeout(wait, options.deadlineMs)))
-      const overdueTimer = this.#parts.clock.startTimer(OVERDUE_MS, () => {
-        wait.isOverdue = true
-        this.requestPlan()
-      })
-      options.signal?.addEventListener('abort', onAbort, { once: true })
-      this.#waits.add(wait)
-      this.requestPlan()
-    })
-  }
-
-  #timeout({ lastError = this.#lastError }: Wait, deadlineMs: number): SeekCacheError {
-    if (lastError !== undefined) return lastError
-    const state = this.#inFlight.size > 0 ? 'the origin has not sent a byte' : 'the fetch has not started'
-    return new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `no data within ${deadlineMs / 1000} s: ${state}`)
-  }
-
-  #countWait(outcome: 'satisfied' | Error, durationMs: number): void {
-    const { waits, waitSeconds } = this.#parts.telemetry
-    const isTimeout = outcome instanceof SeekCacheError && outcome.code === 'ERR_SEEKCACHE_TIMEOUT'
-    const isCancelled = outcome instanceof SeekCacheError && outcome.code === 'ERR_SEEKCACHE_CANCELLED'
-    waits.inc({ outcome: outcome === 'satisfied' ? outcome : isTimeout ? 'timeout' : isCancelled ? 'cancelled' : 'failed' })
-    waitSeconds.observe(durationMs / 1000)
-  }
-
-  #wake(start: number, end: number): void {
-    for (const wait of this.#waits) if (start <= wait.position && wait.position < end) wait.resolve()
-  }
-
-  #rejectAll(error: SeekCacheError): void {
-    for (const wait of [...this.#waits]) wait.reject(error)
+  get #reasonForWait(): string {
+    return this.#inFlight.size > 0 ? 'the origin has not sent a byte' : 'no connection to the origin was free for it'
   }
 
   // ---- the plan
@@ -275,8 +196,7 @@ export class Scheduler {
 
   #makePlan(): SequentialAction[] {
     const { store } = this.#parts
-    const waiting = new Set([...this.#waits].map((wait) => wait.reader))
-    const overdue = new Set([...this.#waits].filter((wait) => wait.isOverdue).map((wait) => wait.reader))
+    const { waiting, overdue } = this.#waits
     const inTurn = [...this.#readers].sort((a, b) => Number(overdue.has(b)) - Number(overdue.has(a)) || b.movedAtMs - a.movedAtMs)
     const readers: PlanReader[] = inTurn.map((reader) => reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader) }))
     const inFlight = [...this.#inFlight.values()]
@@ -286,38 +206,15 @@ export class Scheduler {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
-    return plan({ ...facts, limits: this.#planLimits() }).filter((action) => this.#isAllowed(action))
+    const { path, connections } = this.#parts.source
+    const limits = planLimits({ path, connections, maxFetches: this.#maxFetches, inFlightCount: inFlight.length })
+    return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
   }
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */
   #claim(isWaiting: boolean, isWanting: boolean): void {
     const isHopeless = this.#failure !== undefined || this.#superseded !== undefined
     this.#parts.source.claim(isHopeless ? 'none' : isWaiting ? 'urgent' : isWanting ? 'ahead' : 'none')
-  }
-
-  /**
-   * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
-   * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a fetch still has to bring
-   * is on its way already, and soon here, when it is not much more than its share of what is under way.
-   */
-  #planLimits(): PlanLimits {
-    const { path, connections: now } = this.#parts.source
-    const { yieldCount, isMultiplexed } = now
-    const { bandwidthDelayBytes } = path
-    const maxFetches = this.#maxFetches
-    const { askedBytes, pieceBytes } = path.readahead(maxFetches)
-    const shareBytes = bandwidthDelayBytes / Math.max(1, this.#inFlight.size)
-    return {
-      maxFetches,
-      yieldCount,
-      linkBytes: askedBytes,
-      readaheadPieceBytes: pieceBytes,
-      readyWindowsBytes: now.windowsBytes,
-      connectingConnections: now.connectingCount,
-      isMultiplexed,
-      bandwidthDelayBytes,
-      drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, DRAINED_SHARES * shareBytes), MAX_DRAIN_BYTES),
-    }
   }
 
   /** After a failure, and while the origin wants to be left alone, nothing new is started. */
@@ -342,7 +239,7 @@ export class Scheduler {
     const known = { sizeBytes: this.generation.sizeBytes, validator }
     if (isUrgent) source.path.onUrgentFetch()
     const wasReady = source.connections.windowsBytes.length > 0
-    const firstByteMs = Math.min(limits.stall.firstByteMs * 2 ** this.#silentTries, MAX_FIRST_BYTE_MS)
+    const firstByteMs = this.#failures.firstByteMs(limits.stall.firstByteMs)
     const fetch = new InFlight(this.#nextId++, this.#parts, { start, end, known }, { ...limits.stall, firstByteMs }, this.#events(wasReady))
     this.#inFlight.set(fetch.id, fetch)
   }
@@ -378,8 +275,8 @@ export class Scheduler {
   #onStall(fetch: InFlight): void {
     this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
     if (!fetch.isDraining) {
-      this.#blame(fetch, new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending'))
-      if (!fetch.hasBytes && this.#isNewFailure(fetch)) this.#silentTries++
+      this.#waits.blame(fetch, new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending'))
+      if (!fetch.hasBytes) this.#failures.onSilence(fetch.startedMs, this.nowMs)
     }
     this.requestPlan()
   }
@@ -393,11 +290,9 @@ export class Scheduler {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
     this.#parts.source.path.onBytes(bytes.length, this.nowMs)
-    this.#failedTries = 0
-    this.#silentTries = 0
-    this.#lastError = undefined
+    this.#failures.onBytes()
     this.generation.write(position, bytes)
-    this.#wake(position, position + bytes.length)
+    this.#waits.wake({ start: position, end: position + bytes.length })
     if (store.isCongested) this.#pauseForDisk()
     if (this.#hasLeft(fetch, position) || (this.#isFull && !this.#isAskedEnough)) this.requestPlan()
   }
@@ -420,48 +315,33 @@ export class Scheduler {
     if (this.#inFlight.get(fetch.id) === fetch) this.#inFlight.delete(fetch.id)
     if (this.#inFlight.size === 0) this.#parts.source.path.onIdle()
     this.#parts.telemetry.fetches.inc({ outcome: error === undefined ? 'complete' : 'failed' })
-    if (error === undefined) this.#refusals = 0
+    if (error === undefined) this.#failures.onComplete()
     else this.#onFailure(fetch, error)
     this.requestPlan()
   }
 
-  /** Bytes of another place clear what was the matter in general, not what is the matter with this one. */
-  #blame(fetch: InFlight, error: SeekCacheError): void {
-    this.#lastError = error
-    for (const wait of this.#waits) if (fetch.start <= wait.position && wait.position < fetch.end) wait.lastError = error
-  }
-
   #onFailure(fetch: InFlight, error: SeekCacheError): void {
-    this.#blame(fetch, error)
+    this.#waits.blame(fetch, error)
     if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') return this.supersede(error)
-    const isNew = this.#isNewFailure(fetch)
-    if (isNew && isRetryable(error)) this.#failedTries++ // after what ended it all, a new try is a first one
-    if (isNew && isRefusal(error)) this.#refusals++
-    const tries = isRefusal(error) ? this.#refusals : this.#failedTries
-    if (isRetryable(error, tries)) {
-      this.#parts.telemetry.log.info({ resource: this.#parts.source.display, tries }, error.message)
-      if (isNew || error.retryAfterMs !== undefined) this.#retryLater(Math.max(retryDelayMs(error, tries), MIN_RETRY_MS))
-    } else if (error.code === 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE') {
-      this.#readInOrder(error)
+    const { log } = this.#parts.telemetry
+    const resource = this.#parts.source.display
+    const remedy = this.#failures.remedyFor(error, fetch.startedMs, this.nowMs)
+    if (remedy.kind === 'retry') {
+      log.info({ resource, tries: remedy.tries }, error.message)
+      if (remedy.delayMs !== undefined) this.#retryLater(remedy.delayMs)
+    } else if (remedy.kind === 'read-in-order') {
+      log.warn({ resource }, `${error.message}: reading it in order`)
+      this.#readInOrder()
     } else {
-      this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, error.message)
+      log.warn({ resource }, error.message)
       this.#failure = error
-      this.#rejectAll(error)
+      this.#waits.rejectAll(error)
     }
   }
 
-  /** Eight connections that break together are one failure, not eight. */
-  #isNewFailure(fetch: InFlight): boolean {
-    if (fetch.startedMs <= this.#failedAtMs) return false
-    this.#failedAtMs = this.nowMs
-    return true
-  }
-
   /** It gave ranges once and gives the whole file now: that is read, from byte 0, as from an origin without ranges. */
-  #readInOrder(error: SeekCacheError): void {
-    this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, `${error.message}: reading it in order`)
+  #readInOrder(): void {
     this.#isRangeable = false
-    this.#refusals = 0
     for (const other of [...this.#inFlight.values()]) this.#drop(other, 'cancelled')
   }
 
@@ -494,7 +374,7 @@ export class Scheduler {
     this.#superseded = error
     this.#parts.telemetry.log.warn({ resource: this.#parts.source.display }, error.message)
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
-    this.#rejectAll(error)
+    this.#waits.rejectAll(error)
     this.#parts.onSuperseded()
   }
 

@@ -1,0 +1,67 @@
+/**
+ * How much may be asked for: how far readers look ahead, by the room that the store has, and how much is under way at a
+ * time, by what is known of the link. Pure.
+ */
+
+import type { PathEstimate } from '../origin/path-estimate.ts'
+import type { Connections } from '../origin/pool.ts'
+import type { WindowLimits } from './demand.ts'
+import type { PlanLimits } from './plan.ts'
+
+/** A share of the budget that all windows may take together: the rest is what was read and what is in flight. */
+const WINDOW_SHARE_OF_BUDGET = 0.25
+/** What a seek needs, however many readers there are. */
+const MIN_WINDOW_BYTES = 1024 * 1024
+/** While the disk fails, readahead must fit the memory that stands in for it. */
+const DEGRADED_WINDOW_BYTES = 4 * 1024 * 1024
+/** Draining so much is always cheaper than a new connection; more than the other never is. */
+const MIN_DRAIN_BYTES = 64 * 1024
+const MAX_DRAIN_BYTES = 512 * 1024
+const DRAINED_SHARES = 2
+
+export interface Room {
+  readonly budgetBytes: number
+  /** Nothing can be written to the disk now. */
+  readonly isDegraded: boolean
+  readonly readerCount: number
+  readonly initialWindowBytes: number
+  readonly maxWindowBytes: number
+}
+
+/** How far each reader may look ahead: less with a smaller budget, more readers, or a failing disk. */
+export function windowBytes({ budgetBytes, isDegraded, readerCount, initialWindowBytes, maxWindowBytes }: Room): Omit<WindowLimits, 'sizeBytes'> {
+  const share = (budgetBytes * WINDOW_SHARE_OF_BUDGET) / Math.max(1, readerCount)
+  const cap = isDegraded ? DEGRADED_WINDOW_BYTES : maxWindowBytes
+  const maxBytes = Math.max(MIN_WINDOW_BYTES, Math.min(cap, share))
+  return { initialBytes: Math.min(initialWindowBytes, maxBytes), maxBytes }
+}
+
+export interface LinkFacts {
+  readonly path: Pick<PathEstimate, 'readahead' | 'bandwidthDelayBytes'>
+  readonly connections: Connections
+  readonly maxFetches: number
+  readonly inFlightCount: number
+}
+
+/**
+ * Readahead takes about what is under way on a full link, so that it keeps the link busy and its queue short: a seek's
+ * first bytes waited 110 ms behind 1.5 MB of readahead on a link of 60 ms and 80 Mbit/s. What a fetch still has to bring
+ * is on its way already, and soon here, when it is not much more than its share of what is under way.
+ */
+export function planLimits({ path, connections, maxFetches, inFlightCount }: LinkFacts): PlanLimits {
+  const { yieldCount, isMultiplexed, windowsBytes, connectingCount } = connections
+  const { bandwidthDelayBytes } = path
+  const { askedBytes, pieceBytes } = path.readahead(maxFetches)
+  const shareBytes = bandwidthDelayBytes / Math.max(1, inFlightCount)
+  return {
+    maxFetches,
+    yieldCount,
+    linkBytes: askedBytes,
+    readaheadPieceBytes: pieceBytes,
+    readyWindowsBytes: windowsBytes,
+    connectingConnections: connectingCount,
+    isMultiplexed,
+    bandwidthDelayBytes,
+    drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, DRAINED_SHARES * shareBytes), MAX_DRAIN_BYTES),
+  }
+}
