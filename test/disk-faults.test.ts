@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { statfsSync } from 'node:fs'
+import { existsSync, statfsSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 
 import { EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import { verifyDir } from '../src/cache/verify.ts'
 import { connect } from '../src/client/cache.ts'
 import { extentDiskBytes } from './support/cache-check.ts'
 import { bufferContent, type Content, patternBytes, patternContent } from './support/content.ts'
@@ -16,9 +17,12 @@ import { compileShim, type FaultCode, type Kind, KINDS_OF, whyNoShim } from './s
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
+import { CONTENT as RENEWED } from './support/renewal-scenario.ts'
+import { assertBytes, openStore } from './support/stores.ts'
 import { tempDir } from './support/temp-dir.ts'
 
 const SCENARIO = fileURLToPath(new URL('support/fault-scenario.ts', import.meta.url))
+const RENEWAL = fileURLToPath(new URL('support/renewal-scenario.ts', import.meta.url))
 const CODES = Object.keys(KINDS_OF) as FaultCode[]
 const FROM_NOW_ON = 1e9
 
@@ -51,6 +55,36 @@ async function runScenario(t: TestContext, code: FaultCode, kind: readonly Kind[
 
 test('a head page of the index that cannot be written, once or for good, costs no byte, and caching resumes in the same host', async (t) => {
   await runScenario(t, 'EIO', ['headPage'])
+})
+
+test('a kill at any moment of a renewal of the index leaves nothing behind for the next start', async (t) => {
+  const why = whyNoShim()
+  if (why !== undefined) return t.skip(why)
+  await using shim = await compileShim()
+  let kills = 0
+  let leftBehind = 0
+  for (let nth = 0, isOver = false; !isOver; nth++) {
+    await using dir = await tempDir()
+    const faults = shim.newFaults()
+    const env = { ...process.env, ...shim.failing(dir.file('c'), faults), NODE_TEST_CONTEXT: undefined }
+    const words = ['--import', 'tsx', RENEWAL, faults.file, dir.file('c'), String(nth)]
+    const { status, signal, stderr } = spawnSync(process.execPath, words, { env, encoding: 'utf8', timeout: 60_000 })
+    isOver = status === 0
+    if (!isOver) assert.equal(signal, 'SIGKILL', stderr)
+    if (!isOver) kills++
+    const found = ['index.new', 'probe'].filter((name) => existsSync(dir.file('c', name)))
+    leftBehind += found.length
+    const verified = await verifyDir(dir.file('c'), { repair: false })
+    for (const name of found) assert.ok(verified.orphans.includes(dir.file('c', name)), `verify tells of ${name}`)
+    assert.equal(verified.indexDamage, undefined)
+    const store = await openStore(dir.file('c'), { onDamage: (message) => assert.fail(message) })
+    for (const name of found) assert.ok(!existsSync(dir.file('c', name)), `${name} is removed`)
+    const before = [...store.resources()].find(([, { fileName }]) => fileName === 'before.mkv')!
+    await assertBytes(store.openGeneration(before[0], RENEWED.sizeBytes), RENEWED, 0, RENEWED.sizeBytes)
+    await store.close()
+  }
+  t.diagnostic(`${kills} kills, ${leftBehind} left-overs`)
+  assert.ok(kills >= 5 && leftBehind >= 3)
 })
 
 for (const code of CODES) {

@@ -12,7 +12,7 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 
-import { unwritable } from './layout.ts'
+import { freshIndexDir, unwritable } from './layout.ts'
 
 /** What LMDB, or the decoding of its records, says of a damaged file. */
 export class IndexUnreadable extends Error {}
@@ -149,7 +149,7 @@ export class IndexFile<Tables extends Rooted> {
       this.#lostCount++
       const content = await contentNow() // what changes from here on is committed in a later turn
       await this.#ensureRoom(MIN_FREE_BYTES + content.records * RECORD_BYTES)
-      const fresh = `${this.#dir}.new`
+      const fresh = freshIndexDir(this.#dir)
       await rm(fresh, { recursive: true, force: true })
       await mkdir(fresh, { mode: 0o700 })
       const tables = this.#tablesOf(openRoot(fresh))

@@ -5,6 +5,7 @@
  *     <dir>/lock                   flock'ed by the host for its lifetime
  *     <dir>/index/                 LMDB: resources, extents, meta; index.new, index.damaged: see index-file.ts, index-opening.ts
  *     <dir>/extents/GEN/N-RANDOM   the bytes of extent N of generation GEN, sparse, written at their own offsets
+ *     <dir>/probe                  written to a disk that has failed, and removed at once
  *     <dir>/host.json, token, control.sock, host.log   the host's own (host.ts)
  *
  * An extent file's name is never used twice: its random part makes a reader that was told of an evicted extent get
@@ -43,6 +44,16 @@ export interface Layout {
 
 export function layoutOf(dir: string): Layout {
   return { dir, indexDir: join(dir, 'index'), extentsDir: join(dir, 'extents'), lockFile: join(dir, 'lock'), formatFile: join(dir, 'format') }
+}
+
+/** Of a new index, until it takes the place of one that is lost. */
+export function freshIndexDir(indexDir: string): string {
+  return `${indexDir}.new`
+}
+
+/** Written to a disk that has failed, and removed at once. */
+export function probeFile(layout: Layout): string {
+  return join(layout.dir, 'probe')
 }
 
 export function extentPath(layout: Layout, generation: string, fileName: string): string {

@@ -10,7 +10,6 @@
  */
 
 import { rm, unlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 
 import { CHUNK_BYTES, type Range } from '../bytes/ranges.ts'
 import { Backlog } from './backlog.ts'
@@ -21,8 +20,9 @@ import { Extents } from './extents.ts'
 import { Generation } from './generation.ts'
 import type { IndexContent, IndexDb } from './index-db.ts'
 import { closeIndex, openIndex, type OpenedIndex } from './index-opening.ts'
-import { ensureFormat, layoutOf, type Layout } from './layout.ts'
+import { ensureFormat, layoutOf, probeFile, type Layout } from './layout.ts'
 import type { PartialRecord, ResourceRecord } from './records.ts'
+import { removeHalfDone } from './recovery.ts'
 import { Resources } from './resources.ts'
 import { RESERVE_CHECK_BYTES } from './room.ts'
 
@@ -79,6 +79,7 @@ export class Store {
     const lock = lockDir(layout)
     try {
       await ensureFormat(layout)
+      await removeHalfDone(layout)
       const bootId = options.bootId ?? currentBootId()
       const opened = await openIndex(layout, bootId)
       if (opened.damage !== undefined) options.onDamage?.(opened.damage)
@@ -264,7 +265,7 @@ export class Store {
     if (this.#isClosed) return
     if (this.#index.isLost) await this.#renewIndex()
     else await this.#disk.tookInIndex(this.#index.probe())
-    const path = join(this.#layout.dir, 'probe')
+    const path = probeFile(this.#layout)
     const write = async (): Promise<void> => {
       await rm(path, { recursive: true, force: true })
       await writeFile(path, Buffer.alloc(CHUNK_BYTES), { mode: 0o600, flag: 'wx' })

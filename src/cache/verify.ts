@@ -18,7 +18,7 @@ import type { IndexChange, IndexContent } from './index-db.ts'
 import { closeIndex, examine, openIndex } from './index-opening.ts'
 import { ensureFormat, extentPath, isFormatKnown, layoutOf, type Layout } from './layout.ts'
 import { OpenFiles } from './open-files.ts'
-import { orphans } from './recovery.ts'
+import { halfDone, orphans } from './recovery.ts'
 import type { ExtentKey, ExtentRecord, ResourceRecord } from './records.ts'
 
 export interface DamagedRange extends Range {
@@ -34,7 +34,7 @@ export interface Verification {
   /** What is wrong with the index itself. */
   readonly indexDamage: string | undefined
   readonly damaged: readonly DamagedRange[]
-  /** Files that no record names: left half-done by a host that died. No damage, only space. */
+  /** Files that no record names, and a new index that never took its place: left half-done by a host that died. No damage, only space. */
   readonly orphans: readonly string[]
 }
 
@@ -50,7 +50,8 @@ export async function verifyDir(dir: string, options: { readonly repair: boolean
     await ensureFormat(layout)
     const { content, problem } = await examine(layout.indexDir)
     const found = await checkExtents(layout, content)
-    const left = await orphans(layout, { isNamed: (generation, fileName) => found.named.has(extentPath(layout, generation, fileName)) })
+    const isNamed = (generation: string, fileName: string): boolean => found.named.has(extentPath(layout, generation, fileName))
+    const left = [...(await orphans(layout, { isNamed })), ...(await halfDone(layout))]
     if (options.repair) await repair(layout, found.changes, left)
     return {
       resources: content.resources.length, checkedChunks: found.checkedChunks, indexDamage: problem, damaged: found.damaged, orphans: left,

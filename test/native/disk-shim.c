@@ -4,7 +4,8 @@
 // DISK_SHIM_DIR      the directory; all else is left alone
 // DISK_SHIM_LOG      a file that gets every change in the order in which the system has taken them (format: see `record`)
 // DISK_SHIM_CONTROL  a file of five int32 that a test reads and writes while the process runs: operations seen so far, the
-//                    first to fail, how many fail, with which errno, and which kinds of operation count (bits: see `enum kind`)
+//                    first to fail, how many fail, with which errno, and which kinds of operation count (bits: see `enum kind`);
+//                    a negative errno is a signal that ends the process instead, before the operation
 //
 // LMDB's own files fail only where that is asked for by name, and only when a head page of its data is written: its message of
 // any other failed write overruns its buffer and may end the process. A full disk says so when it is asked for its free space,
@@ -16,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -69,6 +71,7 @@ static int fails(enum kind kind) {
   if (control == NULL || (control->kinds & kind) == 0) return 0;
   int32_t number = __atomic_fetch_add(&control->seen, 1, __ATOMIC_SEQ_CST);
   if (number < control->first || number >= control->first + control->count) return 0;
+  if (control->error < 0) kill(getpid(), -control->error);
   errno = control->error;
   return 1;
 }

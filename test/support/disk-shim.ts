@@ -64,7 +64,12 @@ export class Faults {
 
   /** From the `nth` operation from now on (from 0), `count` of them fail with `code`. */
   arm(code: FaultCode, nth: number, count: number, kinds: readonly Kind[] = KINDS_OF[code]): void {
-    this.#write([0, nth, count, constants.errno[code], kinds.reduce((bits, kind) => bits | KINDS[kind], 0)])
+    this.#write([0, nth, count, constants.errno[code], bitsOf(kinds)])
+  }
+
+  /** The process ends, as by `kill -9`, in front of the `nth` operation from now on. */
+  armKill(nth: number, kinds: readonly Kind[]): void {
+    this.#write([0, nth, 1, -constants.signals.SIGKILL, bitsOf(kinds)])
   }
 
   /** Nothing fails any more; what could is counted on. */
@@ -91,4 +96,8 @@ export class Faults {
     closeSync(fd)
     return words
   }
+}
+
+function bitsOf(kinds: readonly Kind[]): number {
+  return kinds.reduce((bits, kind) => bits | KINDS[kind], 0)
 }
