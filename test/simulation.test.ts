@@ -144,6 +144,31 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
     maxWindowBytes: 1024 * KIB,
     readers: [player([pause(247)], { at: 10 }), player([read(1)], { kind: 'fill', startMs: 60 })],
   },
+  'what is filled in a window that is not being filled itself has no precedence': {
+    sizeBytes: 84_783,
+    outages: [{ kind: 'down', fromMs: 92, durationMs: 0 }],
+    readers: [player([seek(883), pause(124), seek(0)], { at: 773 }), player([read(1)], { kind: 'fill', startMs: 123 })],
+  },
+  'the same over holes on both sides of that window': {
+    sizeBytes: 10_082_501,
+    link: { ...CALM.link, rttMs: 10 },
+    maxFetches: 2,
+    maxWindowBytes: 1024 * KIB,
+    readers: [
+      player([{ kind: 'reopen', afterMs: 74 }, { kind: 'reopen', afterMs: 11 }, seek(26), pause(13)]),
+      player([read(1), seek(19), { kind: 'read', lengthBytes: 25_014, pieceBytes: 16 * KIB, bytesPerMs: 1250 }, read(1)]),
+      player([seek(29), { kind: 'impatient', lengthBytes: 62_465, patienceMs: 53 }]),
+      player([{ kind: 'reopen', afterMs: 98 }, seek(0)], { kind: 'fill' }),
+    ],
+  },
+  'what was asked for just before a silence ends has the patience that the silence had taught': {
+    sizeBytes: 4,
+    maxWindowBytes: 1024 * KIB,
+    faults: [[7, { kind: 'stalled', afterBytes: 0 }], [0, { kind: 'status', status: 503, retryAfterSeconds: undefined }]],
+    outages: [{ kind: 'silent', fromMs: 0, durationMs: 15_000 }],
+    losses: [{ kind: 'evicted', atMs: 0, start: 0, lengthBytes: 1 }],
+    readers: [player([seek(334), { kind: 'reopen', afterMs: 0 }, read(1)], { startMs: 60 }), player([read(1), { kind: 'step', byBytes: 0 }], { startMs: 1061 })],
+  },
 }
 
 for (const [name, facts] of Object.entries(ONCE_BROKEN)) {

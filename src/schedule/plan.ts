@@ -210,11 +210,12 @@ function missingOf({ readers, arrived, limits }: PlanState, running: readonly Ra
  * @param seeking while this one has not all that its seek needs, nothing is begun ahead of others
  */
 function mostNeeded(missing: readonly Missing[], windowBytes: number, seeking: PlanReader | undefined, { readers, limits }: PlanState): Piece | undefined {
+  const filling = readers.filter(({ isFilling }) => isFilling) // what a window wants that is not filled is nobody's need
   let best: Piece | undefined
   for (const { reader, holes } of missing) {
     for (const hole of holes.slice(0, limits.maxFetches)) {
       const end = Math.min(hole.start + pieceBytes(reader, hole.start, windowBytes, limits), hole.end)
-      const piece = withNeed({ start: hole.start, end }, readers, limits)
+      const piece = withNeed({ start: hole.start, end }, filling, limits)
       const isHeldBack = piece.need > NEED.seek && seeking !== undefined && piece.reader !== seeking
       if (!isHeldBack && (best === undefined || byNeed(piece, best) < 0)) best = piece
     }

@@ -116,7 +116,7 @@ export class Watch implements OriginObserver {
   #inOrder(range: { start: number; end: number }, what: string): void {
     const players = [...this.players].filter(({ kind }) => kind === 'play')
     const isAwaited = players.some(({ wait }) => wait !== undefined && range.start <= wait.position && wait.position < range.end)
-    const isAhead = players.some(({ reader }) => intersect(range, reader.window) !== undefined)
+    const isAhead = players.some(({ reader }) => reader.run.filling.isFilling && intersect(range, reader.window) !== undefined)
     const need = isAwaited ? 0 : isAhead ? 1 : 2
     const demand = [...this.players].map(({ reader, wait }) => `${reader.window.start} ${wait?.position}`).join()
     if (demand !== this.#demandOfPlan) this.#needInPlan = 0 // another plan, in the same turn
@@ -161,17 +161,26 @@ export class Watch implements OriginObserver {
   }
 
   onTrouble(kind: RequestFault['kind'], delayMs: number): void {
-    const { clock, limits } = this.#watched
-    const silenceMs = kind === 'stalled' || kind === 'late' ? Math.min(limits.stall.firstByteMs * 2 ** this.#stalls++, MAX_FIRST_BYTE_MS) : 0
+    const { clock } = this.#watched
+    const isSilent = kind === 'stalled' || kind === 'late'
+    const silenceMs = isSilent ? this.#patienceMs : 0
+    if (isSilent) this.#stalls++
     const costMs = silenceMs + delayMs + this.#fetchMs()
     this.#troubles.push({ untilMs: clock.nowMs() + costMs, costMs })
+  }
+
+  get #patienceMs(): number {
+    return Math.min(this.#watched.limits.stall.firstByteMs * 2 ** this.#stalls, MAX_FIRST_BYTE_MS)
   }
 
   /** Something that lasts and begins now. Waiting times double from try to try, so that the last one is no longer than it all. */
   onSpan(durationMs: number, kind: 'down' | 'silent' | 'behind'): void {
     const { clock, limits } = this.#watched
     const { firstByteMs } = limits.stall
-    const afterMs = kind === 'behind' ? 0 : durationMs + (kind === 'silent' ? 2 * firstByteMs : 500)
+    // Patience doubles at each try in a silence, also for a later one that is asked for before the first bytes after it.
+    if (kind === 'silent') this.#stalls += Math.ceil(Math.log2(durationMs / firstByteMs + 1))
+    const lastTryMs = Math.max(durationMs + 2 * firstByteMs, this.#patienceMs)
+    const afterMs = kind === 'behind' ? 0 : kind === 'silent' ? lastTryMs : durationMs + 500
     const costMs = durationMs + afterMs + this.#fetchMs()
     this.#troubles.push({ untilMs: clock.nowMs() + costMs, costMs })
   }
