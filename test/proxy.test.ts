@@ -5,9 +5,10 @@ import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { test } from 'node:test'
 
 import { decide } from '../src/proxy/conditions.ts'
-import { patternContent } from './support/content.ts'
+import { patternContent, type Content } from './support/content.ts'
 import { inOrder, startFaultOrigin, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
+import type { Fault } from './support/origin-reply.ts'
 
 const CONTENT = patternContent(5_000_000)
 
@@ -151,14 +152,15 @@ test('an origin that does not tell the length is passed through and not cached',
 })
 
 test('a client that goes away is no demand: its fetches end at the socket', async () => {
-  const content = patternContent(200_000_000)
-  await using served = await serve({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 200_000 }) })
+  // None of them ends by itself.
+  const script = (): Fault => ({ kind: 'body-stalled', afterBytes: 5_000 })
+  await using served = await serve({ content: patternContent(200_000_000), script }, ['--stall', '600'])
   const controller = new AbortController()
   const response = await fetch(served.url, { signal: controller.signal })
   await response.body!.getReader().read()
   controller.abort()
   await served.origin.idle()
-  assert.ok(served.origin.bodyBytesSent < 5_000_000, `${served.origin.bodyBytesSent} bytes`)
+  assert.ok(served.origin.requests.length > 0 && served.origin.requests.every(({ outcome }) => outcome === 'aborted'))
 })
 
 test('a body that breaks off upstream is continued where it broke, and never shortened', async () => {
@@ -169,13 +171,15 @@ test('a body that breaks off upstream is continued where it broke, and never sho
 })
 
 test('a file that changes while it is sent cuts the connection, and the next request gets the new one', async () => {
-  const changed = patternContent(CONTENT.sizeBytes, 2)
-  await using served = await serve({ script: () => ({ kind: 'body-slow', bytesPerSecond: 2_000_000 }) })
+  const [content, changed] = [1, 2].map((seed) => patternContent(12_000_000, seed)) as [Content, Content]
+  // Nothing that begins far ahead comes before the change, and no piece is as long as from there to the end.
+  await using served = await serve({ content, script: ({ range }) => ((range?.start ?? 0) > 5_000_000 ? { kind: 'head-held' } : undefined) })
   const response = await get(served.url)
   const reader = response.body!.getReader()
   await reader.read()
   served.origin.setScript(undefined)
   served.origin.setContent(changed, '"v2"')
+  served.origin.dropConnections()
   await assert.rejects(async () => {
     while (!(await reader.read()).done);
   })

@@ -11,6 +11,7 @@ import net from 'node:net'
 
 import type { Content } from './content.ts'
 import { within } from './deadline.ts'
+import { listenAgain } from './listener.ts'
 import { type AskedRange, type Fault, type OriginRequest, type Reply, headText, replyTo } from './origin-reply.ts'
 
 /** What to do wrong with a request; nothing where undefined. Several faults apply one after another. */
@@ -158,10 +159,7 @@ class Origin implements FaultOrigin {
 
   async listen(): Promise<void> {
     const server = net.createServer({ noDelay: true }, (socket) => this.#accept(socket))
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(this.#port, '127.0.0.1', resolve)
-    })
+    await listenAgain(server, this.#port)
     const address = server.address()
     if (address === null || typeof address === 'string') throw new Error('the origin has no port')
     this.#port = address.port

@@ -5,8 +5,27 @@
  */
 import net from 'node:net'
 
+import { PATIENCE_MS } from './deadline.ts'
+
 export interface Listener extends AsyncDisposable {
   readonly port: number
+}
+
+/** A port that was left for a moment may be somebody's local end of a connection meanwhile: it is asked for until it is free. */
+export async function listenAgain(server: net.Server, port: number, host = '127.0.0.1'): Promise<void> {
+  const deadlineMs = performance.now() + PATIENCE_MS
+  for (;;) {
+    const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+      server.once('error', resolve)
+      server.listen(port, host, () => {
+        server.off('error', resolve)
+        resolve(undefined)
+      })
+    })
+    if (error === undefined) return
+    if (error.code !== 'EADDRINUSE' || performance.now() > deadlineMs) throw error
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
 }
 
 /** @param at a port, 0 for a free one; or the path of a socket */

@@ -127,9 +127,12 @@ class HeadlessMpv implements Mpv {
 
   async open(url: string, options: Readonly<Record<string, string>> = {}): Promise<number> {
     const started = performance.now()
-    const outcome = this.#first(
-      ({ event, reason }) => event === 'playback-restart' || (event === 'end-file' && reason === 'error'),
-    )
+    // Of this file, not of the one before, whose last events may still be on their way.
+    let hasBegun = false
+    const outcome = this.#first(({ event, reason }) => {
+      hasBegun ||= event === 'start-file'
+      return hasBegun && (event === 'playback-restart' || (event === 'end-file' && reason === 'error'))
+    })
     const list = Object.entries(options).map(([name, value]) => `${name}=%${Buffer.byteLength(value)}%${value}`)
     await this.command('loadfile', url, 'replace', list.join(','))
     const { event, file_error } = await within('mpv opening a file', outcome)

@@ -175,13 +175,17 @@ function parseLog(text: string): readonly NginxEntry[] {
     })
 }
 
-/** Waits until the only request that nginx works on is the one that asks. */
+/**
+ * Waits until the only request that nginx works on is the one that asks, twice: what had arrived before the first answer, and
+ * was not taken up yet, has been by the second.
+ */
 async function settled(port: number): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS
-  for (;;) {
+  for (let calm = 0; ; ) {
     const status = await getText(`http://127.0.0.1:${port}/.status`)
     const [, reading, writing] = /Reading: (\d+) Writing: (\d+)/.exec(status) ?? []
-    if (reading === '0' && writing === '1') return
+    calm = reading === '0' && writing === '1' ? calm + 1 : 0
+    if (calm === 2) return
     if (performance.now() > deadline) throw new Error(`nginx still has requests running: ${status}`)
     // stub_status is all that nginx offers, and it can only be asked: a bounded poll.
     await new Promise((resolve) => setTimeout(resolve, 10))

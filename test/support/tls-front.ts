@@ -10,6 +10,7 @@ import tls from 'node:tls'
 import { promisify } from 'node:util'
 
 import type { TlsFault } from './fault-cases.ts'
+import { listenAgain } from './listener.ts'
 import type { TempDir } from './temp-dir.ts'
 
 type CertificateName = Exclude<TlsFault, 'tls-reset' | 'tls-none'>
@@ -70,7 +71,7 @@ export class TlsFront implements AsyncDisposable {
     const server = pair !== undefined ? tls.createServer(pair, (socket) => this.#join(socket)) : net.createServer((socket) => this.#refuse(socket, to))
     server.on('connection', (socket: net.Socket) => this.#watch(socket))
     server.on('tlsClientError', () => {}) // a client that does not trust us; that is what it is for
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(this.#port, '127.0.0.1', resolve))
+    await listenAgain(server, this.#port)
     this.#port = (server.address() as net.AddressInfo).port
     this.#server = server
   }
