@@ -50,10 +50,20 @@ export async function checkCacheDir(dir: string, contentOf: (fileName: string) =
   return { presentChunks, wrong, orphans: files.filter((file) => !named.has(file)), diskBytes: diskBytes(files) }
 }
 
+/** A running host may remove an empty folder in between. */
 export function extentFiles(dir: string): string[] {
   const { extentsDir } = layoutOf(dir)
   if (!existsSync(extentsDir)) return []
-  return readdirSync(extentsDir).flatMap((generation) => readdirSync(join(extentsDir, generation)).map((name) => join(extentsDir, generation, name)))
+  return readdirSync(extentsDir).map((generation) => join(extentsDir, generation)).flatMap((folder) => namesIn(folder).map((name) => join(folder, name)))
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
 }
 
 /** What the extent files take on the disk now. */

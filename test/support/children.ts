@@ -3,15 +3,22 @@
  */
 import type { ChildProcess } from 'node:child_process'
 
+/** Those that run, and what ends each. One listener of the process serves them all. */
+const running = new Map<ChildProcess, NodeJS.Signals>()
+
 /** Sends `signal` to the child when this process ends. */
 export function endWithThisProcess(child: ChildProcess, signal: NodeJS.Signals = 'SIGKILL'): void {
-  const end = () => child.kill(signal)
-  process.once('exit', end)
-  child.once('close', () => process.off('exit', end))
+  running.set(child, signal)
+  child.once('close', () => running.delete(child))
+  if (process.listenerCount('exit', endAll) > 0) return
+  process.once('exit', endAll)
   // By itself Node leaves at once at these signals, without `exit`; the test runner ends a file with SIGTERM.
-  if (process.listenerCount('SIGTERM', leave) > 0) return
   process.once('SIGTERM', leave)
   process.once('SIGINT', leave)
+}
+
+function endAll(): void {
+  for (const [child, signal] of running) child.kill(signal)
 }
 
 function leave(): void {

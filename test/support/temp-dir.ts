@@ -15,8 +15,8 @@ export interface TempDir extends AsyncDisposable {
 
 export async function tempDir(name = 'seekcache'): Promise<TempDir> {
   const folder = await mkdtemp(path.join(os.tmpdir(), `${name}-`))
-  // A process that is just leaving may still write a last file: rm tries again then.
-  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
+  // A process that is just leaving may still write a last file: rm tries again then, for half a minute in all.
+  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 24, retryDelay: 100 })
   return {
     path: folder,
     file: (...names) => path.join(folder, ...names),
