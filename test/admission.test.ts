@@ -9,6 +9,7 @@ import { admit, type Admitted, type Expectation } from '../src/origin/admission.
 import { freshUntilMs } from '../src/origin/freshness.ts'
 import { isRetryable, retryDelayMs, saysNothingOfFile } from '../src/origin/retry.ts'
 import { isSameVersion } from '../src/origin/validator.ts'
+import { seedOfRun } from './support/random.ts'
 
 type Headers = Record<string, string | string[]>
 const KNOWN = { sizeBytes: 1000, validator: { etag: '"v1"', lastModified: undefined } }
@@ -175,7 +176,7 @@ test('freshness follows RFC 9111', () => {
 
 // ---- whatever an origin says
 
-const SEED = Number(process.env.SEEKCACHE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31))
+const SEED = seedOfRun()
 
 /** Ranges and lengths near the ones asked for, so that a slip by one is met often, and anything else as well. */
 const near = (...values: number[]): fc.Arbitrary<number> =>

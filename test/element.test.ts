@@ -11,13 +11,14 @@ import { startHost } from './support/host.ts'
 import { longFilm } from './support/media.ts'
 import { startNginx } from './support/nginx.ts'
 import { runNative, runProgram } from './support/programs.ts'
+import { seedOfRun } from './support/random.ts'
 
 test('random pulls with flushes: no wrong byte, exact lengths', async () => {
   const film = await longFilm()
   const { path: file, name } = film.files.mkv
   await using nginx = await startNginx(path.dirname(file))
   await using host = await startHost()
-  const seed = Math.floor(Math.random() * 2 ** 31)
+  const seed = seedOfRun()
   const url = `seekcache+${nginx.url(name)}`
   const { code, stdout, stderr } = await runNative('element-hammer', ['--seed', String(seed), '--seconds', '4', url, file], host.clientEnv)
   assert.equal(code, 0, `seed ${seed}: ${stdout} ${stderr}`)

@@ -5,10 +5,11 @@ import { test } from 'node:test'
 
 import { Framer, MAX_HOST_LINE_BYTES } from '../src/control/protocol.ts'
 import { FUZZ_TARGETS, LONG_TEXTS, parseWithAll } from './support/fuzz.ts'
+import { seedOfRun } from './support/random.ts'
 
 const RUNS = Number(process.env.SEEKCACHE_FUZZ_RUNS ?? 10_000)
-const SEED = Number(process.env.SEEKCACHE_FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31))
-console.log(`fuzz: ${RUNS} runs of each, SEEKCACHE_FUZZ_SEED=${SEED}`)
+const SEED = seedOfRun()
+console.log(`fuzz: ${RUNS} runs of each, SEEKCACHE_SEED=${SEED}`)
 
 for (const { name, run } of FUZZ_TARGETS) {
   test(name, async () => {

@@ -1,6 +1,6 @@
 /**
  * Properties of the parsers that strangers reach, for random and for shaped input. `npm test` runs each some ten thousand
- * times; `npm run soak fuzz` more. SEEKCACHE_FUZZ_RUNS and SEEKCACHE_FUZZ_SEED set the number and repeat a run.
+ * times; `npm run soak fuzz` more. SEEKCACHE_FUZZ_RUNS and SEEKCACHE_SEED set the number and repeat a run.
  */
 import fc from 'fast-check'
 import assert from 'node:assert/strict'
