@@ -8,7 +8,7 @@ import { test } from 'node:test'
 
 import { randomOf, seedOfRun } from './support/random.ts'
 import { checkScenarios } from './support/simulation/check.ts'
-import { simulate } from './support/simulation/run.ts'
+import { PlayerSession, simulate, Simulation } from './support/simulation/run.ts'
 import { CALM, type ReaderScript, type Scenario, type Step } from './support/simulation/scenario.ts'
 import { OTHERS, oneSeek, oneSkip, ROUND_TRIP_BYTES, stormOfSeeks } from './support/simulation/storm.ts'
 
@@ -176,6 +176,31 @@ for (const [name, facts] of Object.entries(ONCE_BROKEN)) {
     await simulate({ ...CALM, ...facts })
   })
 }
+
+for (const maxFetches of [1, 8]) {
+  test(`what the origin refuses at one place is told to who waits there, and to nobody else (${maxFetches} at a time)`, async () => {
+    const refused: Scenario['faults'][number] = [0, { kind: 'status', status: 416, retryAfterSeconds: undefined }]
+    const simulation = new Simulation({ ...CALM, maxFetches, faults: [refused] })
+    const readAt = async (position: number): Promise<void> => {
+      const session = new PlayerSession(simulation, 'play', position)
+      await session.read(1, 1, 1e9).finally(() => session.close())
+    }
+    const places = [0, 6 * 1024 * KIB]
+    await simulation.run(places.map((position) => async () => {
+      if (position === 0) await assert.rejects(readAt(position), { httpStatus: 416 })
+      else await readAt(position)
+    }))
+  })
+}
+
+test('a reader that is closed between two looks waits no more', async () => {
+  const simulation = new Simulation(CALM)
+  await simulation.run([async () => {
+    const reader = simulation.scheduler.openReader('play', 0)
+    reader.close()
+    await assert.rejects(reader.read(0, 1, { deadlineMs: 1_000 }), { code: 'ERR_SEEKCACHE_CANCELLED' })
+  }])
+})
 
 test(`the schedule keeps its rules in random scenarios (SEEKCACHE_SEED=${SEED})`, async (t) => {
   t.diagnostic(await checkScenarios(SCENARIOS, SEED))

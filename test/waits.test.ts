@@ -65,13 +65,26 @@ describe('waits', () => {
     assert.equal(await there, 'the connection broke')
   })
 
+  test('what fails is told to who waits for it, and known to be waited for until then', async () => {
+    const { waits, wait } = makeWaits()
+    const [here, there] = [wait('a', 5), wait('b', 50)]
+    assert.deepEqual([waits.isAwaited({ start: 0, end: 5 }), waits.isAwaited({ start: 5, end: 6 })], [false, true])
+    waits.reject({ start: 5, end: 50 }, broken)
+    assert.equal(await here, 'the connection broke')
+    assert.deepEqual([waits.isAwaited({ start: 0, end: 50 }), [...waits.waiting]], [false, ['b']])
+    waits.cancel('b')
+    await there
+  })
+
   test('an abort ends that wait alone, a reader that goes takes all of its own, and no timer stays', async () => {
-    const { clock, waits, wait, ends } = makeWaits()
+    const { clock, waits, wait, ends, changesOf } = makeWaits()
     const controller = new AbortController()
     const all = [wait('a', 1, controller.signal), wait('a', 2), wait('b', 3)]
+    const before = changesOf()
     controller.abort()
     waits.cancel('a')
     waits.rejectAll(broken)
+    assert.equal(changesOf() - before, 3, 'who does not wait any more gives way')
     assert.deepEqual(await Promise.all(all), ['the read was cancelled', 'the read was cancelled', 'the connection broke'])
     assert.deepEqual(ends.sort(), ['cancelled', 'cancelled', 'failed'])
     await clock.run(() => assert.equal(clock.nowMs(), 0))
@@ -82,6 +95,7 @@ describe('waits', () => {
 describe('failures', () => {
   const refused = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_RESPONSE', 'another range')
   const gone = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'gone', { httpStatus: 404 })
+  const later = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'later', { httpStatus: 503, retryAfterMs: 5_000 })
   const delayOf = (failures: Failures, error: SeekCacheError, startedMs: number, nowMs: number): number | string => {
     const remedy = failures.remedyFor(error, startedMs, nowMs)
     return remedy.kind === 'retry' ? (remedy.delayMs ?? 'with the one before') : remedy.kind
@@ -89,7 +103,8 @@ describe('failures', () => {
 
   test('fetches that break together are one failure; in a row they wait longer, and bytes begin anew', () => {
     const failures = new Failures()
-    assert.deepEqual([delayOf(failures, broken, 1, 100), delayOf(failures, broken, 2, 100)], [1, 'with the one before'])
+    assert.deepEqual([delayOf(failures, broken, 1, 100), delayOf(failures, broken, 100, 100)], [1, 'with the one before'])
+    assert.equal(delayOf(failures, later, 2, 100), 5_000, 'a Retry-After holds, whatever broke with it')
     assert.deepEqual([delayOf(failures, broken, 101, 200), delayOf(failures, broken, 201, 300)], [250, 500])
     failures.onBytes()
     assert.equal(delayOf(failures, broken, 301, 400), 1)

@@ -38,6 +38,11 @@ export function isRefusal(error: SeekCacheError): boolean {
   return error.code === 'ERR_SEEKCACHE_ORIGIN_RESPONSE' || error.code === 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE'
 }
 
+/** Whether a final failure says something about the bytes that were asked for, and nothing about the rest of the file. */
+export function isAboutRange(error: SeekCacheError): boolean {
+  return isRefusal(error) || error.httpStatus === 416
+}
+
 function isLater(error: SeekCacheError): boolean {
   return error.code === 'ERR_SEEKCACHE_ORIGIN_STATUS' && RETRYABLE_STATUSES.has(error.httpStatus ?? 0)
 }

@@ -9,6 +9,7 @@
 import { cancelled, SeekCacheError } from '../errors.ts'
 import type { Generation } from '../cache/generation.ts'
 import type { Store } from '../cache/store.ts'
+import { isAboutRange } from '../origin/retry.ts'
 import type { Source } from '../origin/source.ts'
 import type { Validator } from '../origin/validator.ts'
 import type { Telemetry } from '../telemetry.ts'
@@ -148,7 +149,8 @@ export class Scheduler {
    * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead
    */
   async arrival(reader: Reader, position: number, options: WaitOptions): Promise<void> {
-    if (this.#isClosed) throw cancelled('the read') // also of what has arrived: what is closed is told of no loss any more
+    // Also of what has arrived: what is closed is told of no loss any more, and nobody fetches for a reader that is.
+    if (this.#isClosed || !this.#readers.has(reader)) throw cancelled('the read')
     if (this.generation.arrived.has(position)) return
     if (this.#superseded !== undefined) throw this.#superseded
     options.signal?.throwIfAborted()
@@ -213,15 +215,15 @@ export class Scheduler {
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */
   #claim(isWaiting: boolean, isWanting: boolean): void {
-    const isHopeless = this.#failure !== undefined || this.#superseded !== undefined
+    const isHopeless = this.#superseded !== undefined || (this.#failure !== undefined && this.#waits.waiting.size === 0)
     this.#parts.source.claim(isHopeless ? 'none' : isWaiting ? 'urgent' : isWanting ? 'ahead' : 'none')
   }
 
-  /** After a failure, and while the origin wants to be left alone, nothing new is started. */
+  /** After a failure only what somebody waits for, elsewhere, and while the origin wants to be left alone nothing, is started. */
   #isAllowed(action: SequentialAction): boolean {
     if (action.type !== 'fetch') return true
     if (this.#parts.source.connections.isPaused) return false
-    if (this.#failure !== undefined || this.#superseded !== undefined) return false
+    if (this.#superseded !== undefined || (this.#failure !== undefined && !this.#waits.isAwaited(action))) return false
     return this.#retryTimer === undefined && !this.#isPausedForDisk
   }
 
@@ -335,7 +337,8 @@ export class Scheduler {
     } else {
       log.warn({ resource }, error.message)
       this.#failure = error
-      this.#waits.rejectAll(error)
+      if (isAboutRange(error)) this.#waits.reject(fetch, error)
+      else this.#waits.rejectAll(error)
     }
   }
 

@@ -103,19 +103,33 @@ export class Waits<Who> {
   }
 
   /** Bytes have come. */
-  wake({ start, end }: Range): void {
+  wake(range: Range): void {
     this.#lastError = undefined
-    for (const wait of this.#waits) if (start <= wait.position && wait.position < end) wait.resolve()
+    for (const wait of this.#waitsFor(range)) wait.resolve()
   }
 
   /** A fetch of this range went wrong. Bytes of another place clear what was the matter in general, not with this one. */
-  blame({ start, end }: Range, error: SeekCacheError): void {
+  blame(range: Range, error: SeekCacheError): void {
     this.#lastError = error
-    for (const wait of this.#waits) if (start <= wait.position && wait.position < end) wait.lastError = error
+    for (const wait of this.#waitsFor(range)) wait.lastError = error
+  }
+
+  /** Whether somebody waits for a byte of this range. */
+  isAwaited(range: Range): boolean {
+    return this.#waitsFor(range).length > 0
+  }
+
+  /** What a fetch of this range was to bring will not come; what is waited for elsewhere may. */
+  reject(range: Range, error: SeekCacheError): void {
+    for (const wait of this.#waitsFor(range)) wait.reject(error)
   }
 
   rejectAll(error: SeekCacheError): void {
     for (const wait of [...this.#waits]) wait.reject(error)
+  }
+
+  #waitsFor({ start, end }: Range): Wait<Who>[] {
+    return [...this.#waits].filter(({ position }) => start <= position && position < end)
   }
 
   /** It is gone, and waits for nothing any more. */
