@@ -241,6 +241,9 @@ test('a film is played over one connection, through API and proxy, also with see
   assert.equal(origin.connectionCount, 1)
 })
 
+/** So many bytes are so many requests at least, however fast the way to the origin turns out to be. */
+const LONGEST_PIECE_BYTES = 4 * MIB
+
 const FAULTS = [
   ['GOAWAY that refuses a request', { kind: 'goaway', code: 0, isRefused: true }],
   ['GOAWAY before a head that comes', { kind: 'goaway', code: 0 }],
@@ -254,17 +257,17 @@ test('no fault of a stream or of a session reaches a reader', async (t) => {
   await using host = await hostFor()
   for (const [i, [name, fault]] of FAULTS.entries()) {
     await t.test(name, async () => {
-      await using origin = await startOrigin({ script: ({ index }) => ([1, 4, 9].includes(index) ? fault : undefined) })
-      await assertPlays(host, origin.url(`${i}.mkv`), 0, 3_000_000)
-      assert.ok(origin.requests.length > 9)
+      await using origin = await startOrigin({ script: ({ index }) => ([1, 2, 4].includes(index) ? fault : undefined) })
+      await assertPlays(host, origin.url(`${i}.mkv`), 0, 4 * LONGEST_PIECE_BYTES + 1)
+      assert.ok(origin.requests.length > 4)
     })
   }
   for (let code = 0; code < 14; code++) {
     await t.test(`RST_STREAM ${code}, before the head and in the middle of a body`, async () => {
-      const faults = new Map<number, Http2Fault>([[1, { kind: 'reset', code }], [4, { kind: 'reset', code, afterBytes: 10_000 }]])
+      const faults = new Map<number, Http2Fault>([[1, { kind: 'reset', code }], [2, { kind: 'reset', code, afterBytes: 10_000 }]])
       await using origin = await startOrigin({ script: ({ index }) => faults.get(index) })
-      await assertPlays(host, origin.url(`rst-${code}.mkv`), 0, 3_000_000)
-      assert.ok(origin.requests.length > 4)
+      await assertPlays(host, origin.url(`rst-${code}.mkv`), 0, 2 * LONGEST_PIECE_BYTES + 1)
+      assert.ok(origin.requests.length > 2)
     })
   }
 })
@@ -281,8 +284,8 @@ test('a connection that is reset as a reader leaves does not hold up the next on
     }
     await using origin = await startOrigin({ content: SMALL, script })
     const read = async (end: number): Promise<void> => {
-      await using media = await cache.open(origin.url(`${i}.mkv`), { deadlineMs: 4_000 })
-      for await (const bytes of media.read(0, end, { deadlineMs: 4_000 })) assert.ok(bytes.length > 0)
+      await using media = await cache.open(origin.url(`${i}.mkv`), { deadlineMs: 9_000 })
+      for await (const bytes of media.read(0, end, { deadlineMs: 9_000 })) assert.ok(bytes.length > 0)
     }
     await read(75_000)
     origin.dropConnections()
@@ -346,7 +349,11 @@ test('a TLS origin without HTTP/2 gets HTTP/1.1 connections', async () => {
   await using front = await startTlsFront(undefined)
   await using host = await hostFor()
   await assertPlays(host, front.url(), 0, 10_000_000)
-  assert.ok(front.counts.http1 > 1 && front.counts.http1 <= 16, `${front.counts.http1} connections`)
+  // Of what is given up early the connection is made anew; that is counted before.
+  const { http1 } = front.counts
+  const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
+  const ended = [...metrics.matchAll(/^seekcache_fetches_total\{outcome="(?:cancelled|stalled|failed)"\} (\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+  assert.ok(http1 > 1 && http1 <= 8 + ended, `${http1} connections, ${ended} requests given up`)
 })
 
 const BAD_HTTP2: readonly (readonly [string, (socket: TLSSocket) => void])[] = [
@@ -364,7 +371,7 @@ describe('an origin that speaks HTTP/2 badly', { concurrency: true }, () => {
       await using front = await startTlsFront(onHttp2)
       await assertPlays(host, front.url(), 0, 3_000_000)
       const tried = front.counts.http2
-      assert.ok(tried >= 1 && tried <= 4, `tried ${tried} times`)
+      assert.ok(tried >= 1 && tried <= 10, `tried ${tried} times`)
       await assertPlays(host, front.url('other.mkv'), 0, 1_000_000)
       assert.equal(front.counts.http2, tried, 'it was learned')
     })

@@ -10,6 +10,8 @@ import { startHost } from './support/host.ts'
 const CONTENT = patternContent(3_000_000)
 const PIECE_BYTES = 13 * 1024
 const PIECES = 5
+/** What is held is not given up for it. */
+const PATIENT = { args: ['--stall', '600', '--first-byte', '600'] }
 
 function at(film: string, then: Script): Script {
   return (request) => (request.target.includes(film) ? then(request) : undefined)
@@ -34,7 +36,7 @@ function firstPieces(origin: FaultOrigin, name: string): number[] {
 
 test('the head of a film is asked for at once where the origin is known, before anything has answered', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT, script: at('second', () => ({ kind: 'head-held' })) })
-  await using host = await startHost()
+  await using host = await startHost(PATIENT)
   assert.ok((await readHead(origin, host, 'first.mkv')).equals(CONTENT.read(0, 200_000)))
   const reading = readHead(origin, host, 'second.mkv')
   await origin.when('all pieces are asked for', () => firstPieces(origin, 'second').length === PIECES)
@@ -50,7 +52,7 @@ test('the head of a film is asked for at once where the origin is known, before 
 test('pieces that are there before the probe has answered wait for it', async () => {
   const script = at('second', ({ range }) => (range?.start === 0 ? { kind: 'head-held' } : undefined))
   await using origin = await startFaultOrigin({ content: CONTENT, script })
-  await using host = await startHost()
+  await using host = await startHost(PATIENT)
   await readHead(origin, host, 'first.mkv')
   const reading = readHead(origin, host, 'second.mkv')
   const isThere = (request: RequestRecord): boolean => request.target.includes('second') && request.outcome === 'complete'
@@ -62,7 +64,7 @@ test('pieces that are there before the probe has answered wait for it', async ()
 
 test('a strange origin is asked by the probe alone', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT, script: () => ({ kind: 'head-held' }) })
-  await using host = await startHost()
+  await using host = await startHost(PATIENT)
   const reading = readHead(origin, host, 'first.mkv')
   await origin.when('the probe is there', ({ requests }) => requests.length > 0)
   assert.equal(origin.requests.length, 1)
@@ -78,7 +80,7 @@ test('pieces beside the probe that tell of another file are not taken', async ()
   const other = patternContent(3_000_000, 2)
   const script = at('second', ({ range }) => (range?.start === 2 * PIECE_BYTES ? [{ kind: 'content', content: other }, { kind: 'etag', value: '"another"' }] : undefined))
   await using origin = await startFaultOrigin({ content: CONTENT, script })
-  await using host = await startHost()
+  await using host = await startHost(PATIENT)
   await readHead(origin, host, 'first.mkv')
   const read = await readHead(origin, host, 'second.mkv').catch((error: NodeJS.ErrnoException) => error)
   if (read instanceof Error) assert.equal(read.code, 'ERR_SEEKCACHE_ORIGIN_CHANGED')
@@ -88,7 +90,7 @@ test('pieces beside the probe that tell of another file are not taken', async ()
 test('pieces beside the probe that are refused do not hurt it', async () => {
   const script = at('second', ({ index, range }) => ((range?.start ?? 0) > 0 && index < 30 ? { kind: 'status', status: 416 } : undefined))
   await using origin = await startFaultOrigin({ content: patternContent(20_000), script })
-  await using host = await startHost()
+  await using host = await startHost(PATIENT)
   const cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
   try {
     for (const name of ['first.mkv', 'second.mkv']) {

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 
 import { connect, SeekCacheError, type OpenOptions } from 'seekcache'
 import { patternContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -225,5 +225,5 @@ test('--renew-command gives fresh URLs to a player that cannot: on its input, bo
   assert.equal((await range(FARTHER)).status, 403, 'a command that fails has no URL')
   await host.restart(['--renew-command', dir.file('none')])
   assert.equal((await range(FARTHER)).status, 403, 'one that is not there neither')
-  assert.match(host.stderr, /renew command cannot be run: ENOENT/)
+  await until('a word about it', () => host.stderr.includes('renew command cannot be run: ENOENT'))
 })

@@ -11,7 +11,7 @@ import path from 'node:path'
 import { before, describe, test } from 'node:test'
 
 import { patternContent } from './support/content.ts'
-import { startFaultOrigin } from './support/fault-origin.ts'
+import { startFaultOrigin, type RequestRecord, type Script } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 import { shortFilm } from './support/media.ts'
 import { startNginx } from './support/nginx.ts'
@@ -22,7 +22,7 @@ import { tempDir } from './support/temp-dir.ts'
 
 const FUZZ_LIMIT_MS = 10 * 60_000
 /** A sanitizer makes everything some times slower; what hangs is still found. */
-const CANCEL_LIMIT_MS = '5000'
+const CANCEL_LIMIT_MS = '15000'
 
 const SKIP = process.platform === 'linux' ? false : 'the flags are those of gcc on Linux'
 /** What hosts say, and what was once found to break the client. */
@@ -85,13 +85,17 @@ describe('address sanitizer alone', { skip: SKIP, concurrency: 2 }, () => {
 
   test('a host that is killed twice in the midst of a film', async () => {
     const content = patternContent(30_000_000)
-    await using origin = await startFaultOrigin({ content, script: () => ({ kind: 'body-slow', bytesPerSecond: 4_000_000 }) })
+    // What begins beyond a third is held until the host that has come so far is gone.
+    const heldFrom = (place: number): Script => ({ range }) => ((range?.start ?? 0) > place ? { kind: 'head-held' } : undefined)
+    await using origin = await startFaultOrigin({ content, script: heldFrom(10_000_000) })
     await using host = await startHost()
     const reading = runSanitized('address', 'client-read', [origin.url('film.bin')], host.clientEnv)
-    await origin.when('the first third', () => origin.bodyBytesSent > 10_000_000)
+    const isHeld = (request: RequestRecord): boolean => request.outcome === 'stalled'
+    await origin.when('the first third', ({ requests }) => requests.some(isHeld))
     await host.kill9()
+    origin.setScript(heldFrom(20_000_000))
     // The client has started a host of its own by now or soon; that one is killed as well.
-    await origin.when('the second third', () => origin.bodyBytesSent > 20_000_000)
+    await origin.when('the second third', ({ requests }) => requests.some((request) => isHeld(request) && request.range!.start! > 20_000_000))
     const { pid } = JSON.parse(await readFile(path.join(host.cacheDir, 'host.json'), 'utf8')) as { pid: number }
     assert.notEqual(pid, host.pid)
     process.kill(pid, 'SIGKILL')

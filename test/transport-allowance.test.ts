@@ -18,6 +18,8 @@ import { seedOfRun } from './support/random.ts'
 const CONTENT = patternContent(20_000_000)
 const MINUTE_MS = 60_000
 const MAX = 8
+/** Of a host to one origin. */
+const CONNECTIONS = 8
 
 // ---- what is learned
 
@@ -146,9 +148,10 @@ test('all resources of an origin together keep to its connections', async () => 
   const medias = await Promise.all(['a.mkv', 'b.mkv', 'c.mkv'].map((name) => cache.open(origin.url(name))))
   await Promise.all(medias.map((media) => media.fetchAll()))
   for (const media of medias) await assertRight(media)
+  const { accepted } = origin.connections
   const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
-  const cancelled = Number(/^seekcache_fetches_total\{outcome="cancelled"\} (\d+)$/m.exec(metrics)?.[1] ?? 0)
-  assert.ok(origin.connections.accepted <= 3 + cancelled, `${origin.connections.accepted} connections, ${cancelled} requests given up`)
+  const ended = [...metrics.matchAll(/^seekcache_fetches_total\{outcome="(?:cancelled|stalled|failed)"\} (\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+  assert.ok(accepted <= 3 + ended, `${accepted} connections, ${ended} requests given up`)
 })
 
 test('a reader that waits is not kept waiting by the readahead of another resource', async () => {
@@ -168,23 +171,22 @@ test('a reader that waits is not kept waiting by the readahead of another resour
 })
 
 test('an origin that says "later" is left alone by all, then asked by fewer at a time', async () => {
-  let limitedAtMs: number | undefined
   const askedMs: number[] = []
   await using origin = await startFaultOrigin({ content: CONTENT })
   await using host = await startHost()
   await using cache = await connectTo(host)
   const medias = await Promise.all(['a.mkv', 'b.mkv'].map((name) => cache.open(origin.url(name))))
   origin.setScript(() => {
-    const nowMs = performance.now()
-    askedMs.push(nowMs)
-    limitedAtMs ??= nowMs
-    if (nowMs > limitedAtMs + 500) return undefined
+    askedMs.push(performance.now())
+    if (askedMs.length > CONNECTIONS) return undefined
     return { kind: 'status', status: 429, headers: { 'retry-after': '2' } }
   })
   await Promise.all(medias.map((media) => media.fetchAll()))
   for (const media of medias) await assertRight(media)
-  const sinceMs = askedMs.map((atMs) => atMs - limitedAtMs!)
-  assert.deepEqual(sinceMs.filter((ms) => ms > 500 && ms < 1_900), [], 'nothing was asked in between')
+  // As many may have been under way at once. The next one was asked for after an answer, whenever it came.
+  const sinceMs = askedMs.slice(CONNECTIONS).map((atMs) => atMs - askedMs[0]!)
+  assert.ok(sinceMs.length > 0)
+  assert.deepEqual(sinceMs.filter((ms) => ms < 1_990), [], 'nothing was asked in between')
   await origin.when('fewer connections', ({ connections }) => connections.open <= 4)
 })
 

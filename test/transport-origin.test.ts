@@ -44,7 +44,7 @@ test('redirects are followed once for all fetches of a resource, whoever reads i
   await assertRight(other, 6_000_000, 7_000_000)
   await media.close()
   await assertRight(other, 0, CONTENT.sizeBytes)
-  assert.ok(target.requests.length > 10)
+  assert.ok(target.requests.length >= 3, 'no piece is longer than 4 MiB')
   assert.deepEqual([first.requests.length, second.requests.length], [1, 1])
 })
 
