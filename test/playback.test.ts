@@ -119,6 +119,11 @@ async function watchInMpv(url: string, dwell: () => Promise<void> = () => Promis
   await dwell()
 }
 
+async function mapOf(host: TestHost, url: string): Promise<{ present: [number, number][] }> {
+  await using cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
+  return await cache.map(url)
+}
+
 /** Until the host has nothing more to fetch: the player's buffers and the windows are full. */
 async function quiet(host: TestHost): Promise<void> {
   const cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
@@ -160,16 +165,26 @@ describe('players that take their time', { concurrency: true }, () => {
 
   for (const format of FORMATS) {
     for (const player of ['playbin', 'playbin3']) {
-      test(`${player}: the same ${format} with the same seeks after a restart takes no byte from the origin`, async () => {
+      // How far it gets in a second, and how far is read ahead then, differs from one sitting to the next.
+      test(`${player}: the same ${format} with the same seeks after a restart asks for nothing that is there`, async () => {
         const { nginx, url } = await filmOrigin(format)
         await using _nginx = nginx
         await using host = await startHost()
         const args = [`--${player}`, '--dwell', '1', ...seekArgs, gst(url)]
         assertLanded(await play(args, host.clientEnv))
-        const firstBytes = await mediaBytes(nginx)
+        const before = await nginx.log()
         await host.restart()
+        const { present } = await mapOf(host, url)
+        const presentBytes = present.reduce((sum, [start, end]) => sum + end - start, 0)
+        const sentBytes = before.reduce((sum, entry) => sum + entry.bodyBytes, 0)
+        assert.ok(presentBytes > 0.8 * sentBytes, `${presentBytes} are there of ${sentBytes} that were sent`) // the rest was given up on the way
         assertLanded(await play(args, host.clientEnv))
-        assert.equal((await mediaBytes(nginx)) - firstBytes, 0)
+        for (const { range, bodyBytes } of (await nginx.log()).slice(before.length)) {
+          if (bodyBytes === 0) continue // it is asked whether the file has changed
+          const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(range) ?? assert.fail(`another range: ${range}`)
+          const again = present.find(([start, end]) => start <= Number(last) && Number(first) < end)
+          assert.equal(again, undefined, `${range} was asked for`)
+        }
       })
     }
   }
