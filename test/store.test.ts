@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
 import { victims } from '../src/cache/eviction.ts'
 import type { Location } from '../src/cache/generation.ts'
+import { claimDir } from '../src/cache/private-dir.ts'
 import { isCode } from '../src/errors.ts'
 import { extentFiles } from './support/cache-check.ts'
 import { patternContent } from './support/content.ts'
@@ -282,6 +283,15 @@ test('of many that begin on a new directory at once one gets it, and the others 
     const [store, ...more] = begun.filter((one) => one.status === 'fulfilled').map((one) => one.value)
     assert.deepEqual([store !== undefined, more.length], [true, 0])
     await store!.close()
+  }
+})
+
+test('many that make one new path at once all get it', async () => {
+  await using dir = await tempDir()
+  for (let round = 0; round < 50; round++) {
+    const path = dir.file(String(round), 'a', 'b', 'cache')
+    const known = { files: ['format'], directories: ['index'], sockets: [] }
+    await Promise.all(Array.from({ length: 16 }, () => claimDir(path, known)))
   }
 })
 

@@ -62,14 +62,18 @@ export async function claimFile(path: string): Promise<void> {
  * a mkdir in a directory that exists (seen in /proc).
  */
 async function makeDir(path: string): Promise<void> {
-  const problem = await mkdir(path, { mode: 0o700 }).then(() => undefined, (error: NodeJS.ErrnoException) => error)
-  if (problem === undefined || problem.code === 'EEXIST') return
+  const first = await mkdirProblem(path)
+  if (first === undefined) return
+  if (first.code !== 'ENOENT') throw first
   const parent = dirname(path)
-  if (problem.code !== 'ENOENT' || parent === path || (await stat(parent).catch(() => undefined)) !== undefined) throw problem
-  await makeDir(parent)
-  await mkdir(path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error // another host is being started
-  })
+  if (parent !== path && (await stat(parent).catch(() => undefined)) === undefined) await makeDir(parent)
+  const problem = await mkdirProblem(path) // another host that is being started may have made the parent meanwhile
+  if (problem !== undefined) throw problem
+}
+
+async function mkdirProblem(path: string): Promise<NodeJS.ErrnoException | undefined> {
+  const problem = await mkdir(path, { mode: 0o700 }).then(() => undefined, (error: NodeJS.ErrnoException) => error)
+  return problem?.code === 'EEXIST' ? undefined : problem
 }
 
 /** The user may keep the cache on another disk behind a link of his own; anybody else's link is a trap. */
