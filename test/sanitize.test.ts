@@ -104,7 +104,7 @@ describe('address sanitizer alone', { skip: SKIP, concurrency: 2 }, () => {
     const stopped = await runCli(['stop'], host.clientEnv)
     assertClean(ran)
     assert.equal(ran.sha256, createHash('sha256').update(content.read(0, content.sizeBytes)).digest('hex'))
-    assert.match(ran.stderr, /"reconnects":[2-9]/)
+    assert.match(ran.stderr, /"reconnects":[1-9]/) // the second host may be gone before the client has its first answer
     assert.equal(stopped.code, 0, 'the last host had been started by the client')
   })
 
