@@ -110,6 +110,27 @@ test('shares: who waits gets on, the limit holds for what is started, and nobody
   )
 })
 
+test('shares: who gives up and who starts comes to an end, whoever waits', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 8 }), fc.array(aClaim, { minLength: 2, maxLength: 6 }), (limit, begun) => {
+      const claims = begun.map((claim) => ({ ...claim }))
+      let clockMs = 1_001
+      /** One after another sees its share, as each resource's plan does; nothing ends meanwhile. */
+      const move = (claim: (typeof claims)[number]): boolean => {
+        const { limit: mine, yieldCount } = shareOut(limit, [claim, ...claims.filter((other) => other !== claim)])[0]!
+        if (yieldCount > 0) claim.inFlight -= yieldCount
+        else if (claim.inFlight < mine) {
+          claim.inFlight++
+          claim.lastStartMs = clockMs++
+        } else return false
+        return true
+      }
+      for (let round = 0; claims.map(move).includes(true); round++) assert.ok(round < 60, 'it goes on for ever')
+    }),
+    { numRuns: 2_000 },
+  )
+})
+
 test('shares: one resource alone has all; readahead alone is shared alike; beside a waiting reader it keeps one each', () => {
   const ahead: Claim = { need: 'ahead', inFlight: 0, lastStartMs: 1 }
   const urgent: Claim = { need: 'urgent', inFlight: 0, lastStartMs: 2 }
@@ -137,6 +158,12 @@ async function collect(media: Media, start = 0, end = CONTENT.sizeBytes): Promis
   return Buffer.concat(parts)
 }
 
+async function countFetches(host: TestHost, ...outcomes: readonly string[]): Promise<number> {
+  const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
+  const counts = metrics.matchAll(/^seekcache_fetches_total\{outcome="(\w+)"\} (\d+)$/gm)
+  return [...counts].reduce((sum, [, outcome, count]) => sum + (outcomes.includes(outcome!) ? Number(count) : 0), 0)
+}
+
 async function assertRight(media: Media): Promise<void> {
   assert.ok((await collect(media)).equals(CONTENT.read(0, CONTENT.sizeBytes)), 'every byte')
 }
@@ -149,8 +176,7 @@ test('all resources of an origin together keep to its connections', async () => 
   await Promise.all(medias.map((media) => media.fetchAll()))
   for (const media of medias) await assertRight(media)
   const { accepted } = origin.connections
-  const metrics = await (await fetch(`${host.proxy}/metrics`)).text()
-  const ended = [...metrics.matchAll(/^seekcache_fetches_total\{outcome="(?:cancelled|stalled|failed)"\} (\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+  const ended = await countFetches(host, 'cancelled', 'stalled', 'failed')
   assert.ok(accepted <= 3 + ended, `${accepted} connections, ${ended} requests given up`)
 })
 
@@ -168,6 +194,20 @@ test('a reader that waits is not kept waiting by the readahead of another resour
   assert.ok((await within('a read', collect(media, 5_000_000, 6_000_000))).equals(CONTENT.read(5_000_000, 6_000_000)))
   filling.abort()
   await filled
+})
+
+test('more films that wait than the origin takes requests have their turns, and the host answers meanwhile', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT })
+  await using host = await startHost({ args: ['--connections', '1'] })
+  await using cache = await connectTo(host)
+  const medias = await Promise.all(['a.mkv', 'b.mkv', 'c.mkv'].map((name) => cache.open(origin.url(name))))
+  origin.setScript(() => ({ kind: 'head-delayed', delayMs: 20 }))
+  const before = await countFetches(host, 'cancelled')
+  const reads = medias.map(async (media) => assert.ok((await collect(media, 5_000_000, 5_400_000)).equals(CONTENT.read(5_000_000, 5_400_000))))
+  await within('the reads', Promise.all(reads))
+  await within('an answer of the host', cache.status())
+  const cancelled = (await countFetches(host, 'cancelled')) - before
+  assert.ok(cancelled <= 35, `${cancelled} requests were given up`)
 })
 
 test('an origin that says "later" is left alone by all, then asked by fewer at a time', async () => {

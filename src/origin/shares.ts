@@ -2,7 +2,9 @@
  * How the requests that an origin takes at a time are shared by all who fetch from it. Pure.
  *
  * Each resource that wants anything gets one first, those that somebody waits for before the others, and the one that was
- * served longest ago before the rest; what is left goes to those that somebody waits for, or else to all alike. A share
+ * served longest ago before the rest; what is left goes to those that somebody waits for, or else to all alike. Who waits and
+ * is being served keeps that one request until it ends: given up for another who waits, it would be that one's turn to give
+ * up next, at once and for ever. A share
  * says how many may be started. What runs beyond it ends by itself, but where a reader waits and no request is free for
  * it, those with more than their share give up as many as are missing.
  */
@@ -60,7 +62,7 @@ function surplusOf({ claim, share }: Stake): number {
 function deal(limit: number, stakes: readonly Stake[]): void {
   const wanting = stakes
     .filter(({ claim }) => claim.need !== 'none')
-    .sort((a, b) => rank(a.claim) - rank(b.claim) || a.claim.lastStartMs - b.claim.lastStartMs)
+    .sort((a, b) => rank(a.claim) - rank(b.claim) || Number(isServed(b.claim)) - Number(isServed(a.claim)) || a.claim.lastStartMs - b.claim.lastStartMs)
   const first = wanting[0]
   if (first === undefined) return
   const preferred = wanting.filter(({ claim }) => claim.need === first.claim.need)
@@ -68,6 +70,11 @@ function deal(limit: number, stakes: readonly Stake[]): void {
     const stake = wanting[i] ?? preferred[(i - wanting.length) % preferred.length]
     stake!.share++
   }
+}
+
+/** Somebody waits, and his request is under way. */
+function isServed({ need, inFlight }: Claim): boolean {
+  return need === 'urgent' && inFlight > 0
 }
 
 function rank({ need }: Claim): number {
