@@ -30,6 +30,9 @@ import { VERSION } from './version.ts'
 /** What was learned of origins is kept so often, for a host that crashes. */
 const REMEMBER_MS = 60_000
 
+/** Closing takes some 10 ms, and some seconds where the disk refuses; one that never answers is not waited for. */
+const STOP_LIMIT_MS = 10_000
+
 /** What stands in `host.json`. */
 export interface HostState {
   readonly pid: number
@@ -54,6 +57,7 @@ export class Host {
   #activity = 0
   #idleTimer: NodeJS.Timeout | undefined
   #stopping: Promise<void> | undefined
+  #isLeftOpen = false
   #resolveStopped: () => void = () => {}
   /** Resolves when the host has left. */
   readonly stopped: Promise<void>
@@ -80,7 +84,11 @@ export class Host {
         log.warn(message)
       },
     })
-    const host = new Host(options, store, telemetry, await ensureToken(options.cacheDir))
+    const token = await ensureToken(options.cacheDir).catch(async (error: unknown) => {
+      await store.close()
+      throw error
+    })
+    const host = new Host(options, store, telemetry, token)
     try {
       await host.#listen()
     } catch (error) {
@@ -155,12 +163,12 @@ export class Host {
     return { pid: process.pid, version: VERSION, protocol: PROTOCOL_VERSION, socket, proxy: this.#urls.base }
   }
 
-  /** Whether `process.exit` would not end. */
+  /** Whether `process.exit` would not end: it waits for all threads. */
   get hasHungThread(): boolean {
-    return this.#store.hasHungThread
+    return this.#isLeftOpen || this.#store.hasHungThread
   }
 
-  /** Finishes writes, commits, and leaves the directory to the next host. */
+  /** Finishes writes, commits, and leaves the directory to the next host; in a bounded time, or as a crash does. */
   async stop(): Promise<void> {
     this.#stopping ??= this.#stop()
     await this.#stopping
@@ -168,15 +176,30 @@ export class Host {
 
   async #stop(): Promise<void> {
     clearTimeout(this.#idleTimer)
-    await rm(this.#stateFile, { force: true })
-    await this.#control.close().catch(() => undefined)
-    await this.#proxy.close().catch(() => undefined)
-    await this.#library.close()
-    clearInterval(this.#memoryTimer)
-    await this.#remember()
-    await this.#transport.close()
-    await this.#store.close()
+    let timer: NodeJS.Timeout | undefined
+    const expiry = new Promise<'expired'>((resolve) => (timer = setTimeout(() => resolve('expired'), STOP_LIMIT_MS)))
+    const isExpired = (await Promise.race([this.#close(), expiry])) === 'expired'
+    clearTimeout(timer)
+    if (isExpired) {
+      this.#isLeftOpen = true
+      this.#telemetry.log.warn('not all could be written in time: leaving without it')
+    }
     this.#resolveStopped()
+  }
+
+  /** What fails does not keep the rest from being closed. */
+  async #close(): Promise<void> {
+    clearInterval(this.#memoryTimer)
+    const steps = [
+      () => rm(this.#stateFile, { force: true }),
+      () => this.#control.close(),
+      () => this.#proxy.close(),
+      () => this.#library.close(),
+      () => this.#remember(),
+      () => this.#transport.close(),
+      () => this.#store.close(),
+    ]
+    for (const step of steps) await step().catch((error: unknown) => this.#telemetry.log.warn(`in leaving: ${(error as Error).message}`))
   }
 
   /** What was learned of origins is found again by the next host. */

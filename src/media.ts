@@ -44,6 +44,8 @@ export class MediaLibrary {
   /** All that somebody has open, replaced generations too. */
   readonly #opened = new Map<CachedMedia, Opened>()
   readonly #openings = new Map<string, Opening>()
+  /** Under way; nobody else waits for them. */
+  readonly #closings = new Set<Promise<void>>()
   readonly #opener: Opener
   #isClosed = false
 
@@ -73,6 +75,10 @@ export class MediaLibrary {
     if (opened !== undefined && !opened.media.scheduler.isSuperseded) return this.#use(opened)
     const media = await this.#joinOpening(key, spec, deadlineMs, signal)
     this.#parts.telemetry.openSeconds.observe((performance.now() - startedMs) / 1000)
+    if (this.#isClosed) {
+      if (media.kind === 'passthrough') media.stream.close()
+      throw cancelled('the opening')
+    }
     if (media.kind === 'passthrough') return media
     return this.#use(this.#open.get(key) ?? this.#register(media))
   }
@@ -132,6 +138,12 @@ export class MediaLibrary {
   }
 
   async #close(opened: Opened): Promise<void> {
+    const closing = this.#end(opened).finally(() => this.#closings.delete(closing))
+    this.#closings.add(closing)
+    await closing
+  }
+
+  async #end(opened: Opened): Promise<void> {
     clearTimeout(opened.linger)
     opened.filler?.abort(cancelled('the fill'))
     if (this.#open.get(opened.media.key) === opened) {
@@ -148,7 +160,8 @@ export class MediaLibrary {
     const openings = [...this.#openings.values()]
     for (const opening of openings) opening.controller.abort(cancelled('the opening'))
     await Promise.allSettled(openings.map(({ result }) => result)) // one that is as good as done still becomes an open resource
-    await Promise.all([...this.#opened.values()].map((opened) => this.#close(opened)))
+    for (const opened of this.#opened.values()) void this.#close(opened)
+    await Promise.all(this.#closings)
   }
 
   // ---- opening, once for all who ask

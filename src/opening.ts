@@ -274,6 +274,7 @@ async function readWhole(generation: Generation, range: Range): Promise<Buffer |
 }
 
 async function fetchBytes(source: Source, range: Range, record: ResourceRecord, signal: AbortSignal): Promise<Buffer> {
+  signal.throwIfAborted() // an abort before is not told again
   return await new Promise((resolve, reject) => {
     const parts: Buffer[] = []
     const known = { sizeBytes: record.sizeBytes, validator: validatorOf(record) }

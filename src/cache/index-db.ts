@@ -95,8 +95,13 @@ export class IndexDb {
     }
   }
 
+  /** What cannot be read of them is fetched again. */
   partials(generation: string): readonly PartialRecord[] {
-    return this.#file.read((tables) => tables.partials.get(generation)) ?? []
+    try {
+      return this.#file.read((tables) => tables.partials.get(generation)) ?? []
+    } catch {
+      return []
+    }
   }
 
   async putPartials(generation: string, records: readonly PartialRecord[]): Promise<void> {

@@ -43,6 +43,8 @@ export interface ServeFlags {
 /** A background host's log is started anew beyond this. */
 const MAX_LOG_BYTES = 8 * 1024 * 1024
 const LEAVING_MS = 1_000
+/** What threads of the process do for it, as `process.getActiveResourcesInfo` names it. */
+const THREAD_WORK = ['FSReqCallback', 'FSReqPromise', 'GetAddrInfoReqWrap', 'GetNameInfoReqWrap']
 /** How long a second host waits for the first one to listen. */
 const OTHER_HOST_DEADLINE_MS = 10_000
 
@@ -170,7 +172,8 @@ async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
   return EXIT.ok
 }
 
+/** `process.exit` waits for every thread: for a disk that never answers, for a name server that takes half a minute. */
 function leave(host: Host, code: number): void {
-  if (host.hasHungThread) process.kill(process.pid, 'SIGKILL')
+  if (host.hasHungThread || THREAD_WORK.some((kind) => process.getActiveResourcesInfo().includes(kind))) process.kill(process.pid, 'SIGKILL')
   process.exit(code)
 }

@@ -185,6 +185,7 @@ export class Source {
    * none: a weak one and a date would be answered 304 by origins that compare them more loosely than we do.
    */
   async revalidate(known: Validator, sizeBytes: number, signal: AbortSignal): Promise<Revalidation> {
+    signal.throwIfAborted()
     const fields: Record<string, string> = { range: formatRange(0, 1) }
     if (isStrongEtag(known.etag)) fields['if-none-match'] = known.etag
     const { promise, resolve, reject } = withResolvers<Revalidation>()

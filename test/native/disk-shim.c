@@ -5,7 +5,7 @@
 // DISK_SHIM_LOG      a file that gets every change in the order in which the system has taken them (format: see `record`)
 // DISK_SHIM_CONTROL  a file of five int32 that a test reads and writes while the process runs: operations seen so far, the
 //                    first to fail, how many fail, with which errno, and which kinds of operation count (bits: see `enum kind`);
-//                    a negative errno is a signal that ends the process instead, before the operation
+//                    a negative errno is a signal that ends the process instead, before the operation; HANG: it never returns
 //
 // LMDB's own files fail only where that is asked for by name, and only when a head page of its data is written: its message of
 // any other failed write overruns its buffer and may end the process. A full disk says so when it is asked for its free space,
@@ -30,7 +30,7 @@
 
 enum kind { OPEN = 1, WRITE = 2, READ = 4, SYNC = 8, NAME = 16, STATFS = 32, HEAD_PAGE = 64 };
 enum record_type { R_CREATE = 1, R_WRITE, R_TRUNCATE, R_SYNC, R_RENAME, R_UNLINK, R_MKDIR, R_RMDIR };
-enum { MAX_FDS = 4096, LMDB_HEAD_BYTES = 2 * 4096 };
+enum { HANG = 10000, MAX_FDS = 4096, LMDB_HEAD_BYTES = 2 * 4096 };
 
 struct control { volatile int32_t seen, first, count, error, kinds; };
 
@@ -72,6 +72,7 @@ static int fails(enum kind kind) {
   int32_t number = __atomic_fetch_add(&control->seen, 1, __ATOMIC_SEQ_CST);
   if (number < control->first || number >= control->first + control->count) return 0;
   if (control->error < 0) kill(getpid(), -control->error);
+  while (control->error == HANG) pause();
   errno = control->error;
   return 1;
 }

@@ -2,7 +2,7 @@
 import { runModel } from '../support/model/run.ts'
 import { seedOfRun } from '../support/random.ts'
 
-const READS = 1_000_000
+const READS = Number(process.env.SEEKCACHE_READS ?? 1_000_000)
 
 export default async function model(): Promise<string> {
   const seed = seedOfRun()

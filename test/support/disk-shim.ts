@@ -11,6 +11,8 @@ import { tempDir } from './temp-dir.ts'
 
 const SOURCE = fileURLToPath(new URL('../native/disk-shim.c', import.meta.url))
 const CONTROL_BYTES = 20
+/** Of the shim, in the place of an error number. */
+const HANG = 10_000
 
 const KINDS = { open: 1, write: 2, read: 4, sync: 8, name: 16, statfs: 32, headPage: 64 } as const
 export type Kind = keyof typeof KINDS
@@ -70,6 +72,11 @@ export class Faults {
   /** The process ends, as by `kill -9`, in front of the `nth` operation from now on. */
   armKill(nth: number, kinds: readonly Kind[]): void {
     this.#write([0, nth, 1, -constants.signals.SIGKILL, bitsOf(kinds)])
+  }
+
+  /** Such operations from now on never return. */
+  armHang(kinds: readonly Kind[]): void {
+    this.#write([0, 0, 1e9, HANG, bitsOf(kinds)])
   }
 
   /** Nothing fails any more; what could is counted on. */
