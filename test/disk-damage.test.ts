@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import {
-  copyFileSync, cpSync, existsSync, linkSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync,
+  copyFileSync, cpSync, existsSync, linkSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync,
   truncateSync, utimesSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -220,6 +220,23 @@ test('an index that grows far beyond its first map keeps all of it', async () =>
   await store.close()
 })
 
+test('a host that was killed, and its index cut, is started once, and sets it aside', async () => {
+  const content = patternContent(3_000_000)
+  await using origin = await startFaultOrigin({ content })
+  await using host = await startHost()
+  const play = async (): Promise<void> => {
+    const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
+    assert.ok(body.equals(content.read(0, content.sizeBytes)))
+  }
+  await play()
+  await host.kill9()
+  const data = join(host.cacheDir, 'index', 'data.mdb')
+  truncateSync(data, Math.floor(statSync(data).size / 8192) * 4096)
+  await host.restart()
+  assert.match(host.stderr, /the index was damaged .*set aside/)
+  await play()
+})
+
 test('a host that was killed, and its index destroyed, starts again, and fetches again', async (t) => {
   const seed = seedOfRun()
   t.diagnostic(`SEEKCACHE_SEED=${seed}`)
@@ -231,7 +248,7 @@ test('a host that was killed, and its index destroyed, starts again, and fetches
     const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
     assert.ok(body.equals(content.read(0, content.sizeBytes)))
   }
-  // A damaged index of the same boot may end the first host that trusts it, at its start or later; the next one looks first.
+  // A damaged index of the same boot may end the host that trusts it (docs/GUARANTEES.md); the next one looks first.
   const startAndPlay = async (): Promise<void> => {
     await host.restart()
     await play()

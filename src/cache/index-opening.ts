@@ -2,8 +2,9 @@
  * Opens the index of a cache directory, whatever has happened to it.
  *
  * A host that leaves writes down the checksum of LMDB's file, so that the next one knows it as it was left. After a kill in
- * the same boot the file is what the kernel holds, and is taken as it is. In every other case (another boot, a file that is
- * not the one that was left, an index whose last opening ended in a crash) another process reads it first. If that finds
+ * the same boot the file is what the kernel holds, and is taken as it is where it is whole. In every other case (another boot,
+ * a file that is not the one that was left or lacks its end, an index whose last opening ended in a crash) another process
+ * reads it first. If that finds
  * anything wrong, the index is set aside, and a new one is begun with what could be read.
  */
 
@@ -17,6 +18,7 @@ import { SeekCacheError } from '../errors.ts'
 import { IndexDb, type IndexContent } from './index-db.ts'
 import { IndexUnreadable } from './index-file.ts'
 import type { Examined } from './index-examiner.ts'
+import { isCut } from './index-head.ts'
 import type { Layout } from './layout.ts'
 
 /** The same path from `src` and from `dist`. */
@@ -88,7 +90,7 @@ function isSuspect(indexDir: string, bootId: string): boolean {
   try {
     const left = JSON.parse(readFileSync(stateFile(indexDir), 'utf8')) as IndexState
     if (left.state === 'closed') return left.crc !== crc32(readFileSync(dataFile(indexDir)))
-    return left.state !== 'open' || left.bootId !== bootId
+    return left.state !== 'open' || left.bootId !== bootId || isCut(dataFile(indexDir))
   } catch {
     return true
   }
