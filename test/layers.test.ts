@@ -12,7 +12,7 @@ const ROWS: readonly (readonly RegExp[])[] = [
   [/^cli\//, /^index\.ts$/, /^demo\//],
   [/^host\.ts$/],
   [/^client\//],
-  [/^control\/(server|connection)\.ts$/],
+  [/^control\/(server|connection|wire)\.ts$/],
   [/^proxy\/(server|players|player-messages)\.ts$/],
   [/^session\.ts$/],
   [/^media\.ts$/],

@@ -1,13 +1,13 @@
 /**
  * One client of the control socket: its requests, its sessions, and their end with the connection.
  *
- * Every request gets exactly one final answer. A client that does not read is not written to without end: its connection
- * is cut when too much waits. A client that does not follow the protocol is told so and cut.
+ * Every request gets exactly one final answer, in the order in which they are done; what needs no answer is done at once, in
+ * the order of its messages. How messages travel is wire.ts.
  */
 
 import type { Socket } from 'node:net'
 
-import { cancelled, isCode, SeekCacheError } from '../errors.ts'
+import { cancelled, SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
 import type { Renewals, Renewed } from '../origin/renewals.ts'
 import { validatorText } from '../origin/validator.ts'
@@ -17,30 +17,11 @@ import { isElsewhere } from '../schedule/player-rules.ts'
 import { Session } from '../session.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { listPage, listWhole } from './listing.ts'
-import {
-  formatMessage,
-  Framer,
-  MAX_CLIENT_LINE_BYTES,
-  MAX_DATA_BYTES,
-  MAX_HOST_LINE_BYTES,
-  parseClientMessage,
-  parseHello,
-  PROTOCOL_VERSION,
-  type ClientMessage,
-  type ClientRequest,
-  type HostMessage,
-  type ListEntry,
-  type SeekIntent,
-  type Status,
-} from './protocol.ts'
+import { MAX_DATA_BYTES, type ClientMessage, type ClientRequest, type HostMessage, type ListEntry, type SeekIntent, type Status } from './protocol.ts'
+import { ControlWire, errorMessage } from './wire.ts'
 
-/** Answers that a client has not read; beyond it is gone or hostile. */
-const MAX_UNSENT_BYTES = 8 * 1024 * 1024
 const MAX_SESSIONS = 256
 const MAX_OUTSTANDING = 256
-/** For the hello, and for reading why it is cut. */
-const HELLO_DEADLINE_MS = 10_000
-const FAREWELL_MS = 2_000
 /** A client that does not ask for another deadline when it opens. */
 const DEFAULT_OPEN_DEADLINE_MS = 30_000
 
@@ -71,26 +52,22 @@ interface Outstanding {
 type Answer = HostMessage extends infer M ? (M extends { id: number } ? Omit<M, 'id'> : never) : never
 
 export class ControlConnection {
-  readonly #socket: Socket
+  readonly #wire: ControlWire
   readonly #parts: ControlParts
-  readonly #framer = new Framer(MAX_CLIENT_LINE_BYTES)
   readonly #sessions = new Map<string, Held>()
   readonly #outstanding = new Map<number, Outstanding>()
   /** The questions for a fresh URL that the client has not answered. */
   readonly #renewals = new Map<number, (renewed: Renewed | undefined) => void>()
   #nextSession = 1
   #nextRenewal = 1
-  #isGreeted = false
-  #isCut = false
-  readonly #helloTimer: NodeJS.Timeout
 
   constructor(socket: Socket, parts: ControlParts) {
-    this.#socket = socket
     this.#parts = parts
-    socket.on('data', (bytes) => this.#receive(bytes))
-    socket.on('error', () => {}) // 'close' follows
-    socket.on('close', () => this.#end())
-    this.#helloTimer = setTimeout(() => socket.destroy(), HELLO_DEADLINE_MS)
+    this.#wire = new ControlWire(socket, parts.version, {
+      onHello: ({ client }) => parts.telemetry.log.debug({ client }, 'client connected'),
+      onMessage: (message) => this.#onMessage(message),
+      onClose: () => this.#end(),
+    })
   }
 
   get sessionCount(): number {
@@ -98,45 +75,13 @@ export class ControlConnection {
   }
 
   close(): void {
-    this.#socket.destroy()
+    this.#wire.close()
   }
 
   #end(): void {
-    clearTimeout(this.#helloTimer)
     for (const { controller } of this.#outstanding.values()) controller.abort(cancelled('the request'))
     for (const name of this.#sessions.keys()) this.#closeSession(name)
     for (const answer of this.#renewals.values()) answer(undefined)
-  }
-
-  #receive(bytes: Buffer): void {
-    try {
-      this.#framer.push(bytes)
-      for (let frame = this.#framer.next(); frame !== undefined; frame = this.#framer.next()) {
-        if ('line' in frame) this.#onLine(frame.line)
-        if (this.#socket.destroyed || this.#isCut) return
-      }
-    } catch (error) {
-      this.#cut({ type: 'error', ...describe(error) })
-    }
-  }
-
-  /** Says why, and takes nothing more from it; who does not read that is cut without. */
-  #cut(why: HostMessage): void {
-    if (this.#isCut) return
-    this.#isCut = true
-    this.#send(why)
-    this.#socket.pause().removeAllListeners('data')
-    this.#socket.destroySoon()
-    setTimeout(() => this.#socket.destroy(), FAREWELL_MS).unref()
-  }
-
-  #onLine(line: string): void {
-    if (this.#isGreeted) return this.#onMessage(parseClientMessage(line))
-    const hello = parseHello(line)
-    this.#isGreeted = true
-    clearTimeout(this.#helloTimer)
-    this.#parts.telemetry.log.debug({ client: hello.client }, 'client connected')
-    this.#send({ type: 'hello', protocol: PROTOCOL_VERSION, version: this.#parts.version, pid: process.pid })
   }
 
   #onMessage(message: ClientMessage): void {
@@ -163,15 +108,15 @@ export class ControlConnection {
   async #onRequest(request: ClientRequest): Promise<void> {
     const { id } = request
     if (this.#outstanding.has(id) || this.#outstanding.size >= MAX_OUTSTANDING) {
-      return this.#cut({ id, type: 'error', code: 'ERR_SEEKCACHE_PROTOCOL', message: 'this request id is in use, or too many are' })
+      return this.#wire.cut({ id, type: 'error', code: 'ERR_SEEKCACHE_PROTOCOL', message: 'this request id is in use, or too many are' })
     }
     const controller = new AbortController()
     this.#outstanding.set(id, { request, controller })
     try {
       const answer = await this.#perform(request, controller.signal)
-      if (answer !== 'sent') this.#send({ id, ...answer })
+      if (answer !== 'sent') this.#wire.send({ id, ...answer })
     } catch (error) {
-      this.#send({ id, type: 'error', ...describe(error) })
+      this.#wire.send(errorMessage(error, id))
     } finally {
       this.#outstanding.delete(id)
     }
@@ -191,7 +136,7 @@ export class ControlConnection {
         return { type: 'url', proxyUrl: urls.register(request) }
       case 'fetch-all': {
         const progress = (presentBytes: number, sizeBytes: number): void =>
-          this.#send({ id: request.id, type: 'progress', presentBytes, sizeBytes })
+          this.#wire.send({ id: request.id, type: 'progress', presentBytes, sizeBytes })
         await this.#session(request.session).fetchAll(progress, signal)
         return { type: 'ok' }
       }
@@ -223,7 +168,7 @@ export class ControlConnection {
     }
     const name = `s${this.#nextSession++}`
     this.#sessions.set(name, { session: new Session(library, media), withdraw })
-    if (this.#socket.destroyed) {
+    if (this.#wire.isClosed) {
       this.#closeSession(name)
       throw cancelled('the opening')
     }
@@ -257,7 +202,7 @@ export class ControlConnection {
         return await new Promise((resolve) => {
           signal.addEventListener('abort', () => resolve(undefined), { once: true })
           this.#renewals.set(renewal, resolve)
-          this.#send({ type: 'renew', renewal, open: request.id, httpStatus })
+          this.#wire.send({ type: 'renew', renewal, open: request.id, httpStatus })
         })
       } finally {
         this.#renewals.delete(renewal)
@@ -276,7 +221,7 @@ export class ControlConnection {
       return { type: 'extent', path, fileOffset, start, end }
     }
     const bytes = location.bytes.subarray(0, maxBytes)
-    this.#send({ id: request.id, type: 'data', start: location.start, lengthBytes: bytes.length }, bytes)
+    this.#wire.send({ id: request.id, type: 'data', start: location.start, lengthBytes: bytes.length }, bytes)
     return 'sent'
   }
 
@@ -314,27 +259,4 @@ export class ControlConnection {
     held?.withdraw()
     held?.session.close()
   }
-
-  #send(message: HostMessage, raw?: Buffer): void {
-    if (this.#socket.destroyed || this.#socket.writableEnded) return
-    const line = formatMessage(message)
-    if ('id' in message && message.id !== undefined && Buffer.byteLength(line) > MAX_HOST_LINE_BYTES) return this.#send(tooLong(message.id))
-    this.#socket.write(line)
-    if (raw !== undefined) this.#socket.write(raw)
-    if (this.#socket.writableLength > MAX_UNSENT_BYTES) this.#socket.destroy()
-  }
-}
-
-function tooLong(id: number): HostMessage {
-  return { id, type: 'error', code: 'ERR_SEEKCACHE_USAGE', message: 'the answer is longer than a message may be' }
-}
-
-function describe(error: unknown): { code: SeekCacheError['code']; message: string; httpStatus?: number } {
-  if (!(error instanceof SeekCacheError)) {
-    const isTimeout = error instanceof DOMException && error.name === 'TimeoutError'
-    if (isTimeout) return { code: 'ERR_SEEKCACHE_TIMEOUT', message: 'the origin has not sent a byte in time' }
-    return { code: 'ERR_SEEKCACHE_USAGE', message: `the host failed: ${(error as Error).message}` }
-  }
-  const { code, message, httpStatus } = error
-  return isCode(error, 'ERR_SEEKCACHE_ORIGIN_STATUS') && httpStatus !== undefined ? { code, message, httpStatus } : { code, message }
 }
