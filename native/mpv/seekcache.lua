@@ -209,7 +209,7 @@ local function start_host(done)
             msg.verbose("started a host")
             done(running_proxy())
         else
-            msg.warn("no seekcache host can be had, playing directly" ..
+            msg.warn("the seekcache host could not be started, playing without it" ..
                 (type(word) == "table" and word.code and (" (" .. word.code .. ")") or ""))
             done(nil)
         end
@@ -219,6 +219,20 @@ end
 
 -------------------------------------------------------------------------------------------------------- The exchange
 
+-- Name and value of a header line, or nil.
+local function parse_header(line)
+    return line:match("^%s*([^:%s]+)%s*:%s*(.-)%s*$")
+end
+
+-- Written by hand: an empty Lua table does not tell whether it is a list.
+local function headers_json(headers)
+    local out = {}
+    for _, header in ipairs(headers) do
+        out[#out + 1] = ("[%s,%s]"):format(utils.format_json(header[1]), utils.format_json(header[2]))
+    end
+    return "[" .. table.concat(out, ",") .. "]"
+end
+
 -- Name and value of every header that mpv itself would send for this file.
 local function request_headers()
     local headers, has = {}, {}
@@ -227,7 +241,7 @@ local function request_headers()
         has[name:lower()] = true
     end
     for _, field in ipairs(mp.get_property_native("http-header-fields") or {}) do
-        local name, value = field:match("^%s*([^:%s]+)%s*:%s*(.-)%s*$")
+        local name, value = parse_header(field)
         if name then add(name, value) end
     end
     local agent, referrer = mp.get_property("user-agent") or "", mp.get_property("referrer") or ""
@@ -244,27 +258,27 @@ local function next_player()
 end
 
 local function proxy_url(proxy, url, player)
-    local headers = {}
-    for _, header in ipairs(request_headers()) do
-        headers[#headers + 1] = ("[%s,%s]"):format(utils.format_json(header[1]), utils.format_json(header[2]))
-    end
     -- mpv takes a URL with spaces, as ffmpeg does; on the wire, and for the host, they are escaped.
     local escaped = url:gsub("[%c ]", function(char) return ("%%%02X"):format(char:byte()) end)
-    -- Written by hand: an empty Lua table does not tell whether it is a list.
-    local spec = ('{"url":%s,"headers":[%s],"player":"%s"}'):format(
-        utils.format_json(escaped), table.concat(headers, ","), player)
+    local spec = ('{"url":%s,"headers":%s,"player":"%s"}'):format(
+        utils.format_json(escaped), headers_json(request_headers()), player)
     return proxy .. "/u/" .. base64url(spec) .. "/" .. file_name(url_parts(url).path)
+end
+
+local function is_list(name) return name:sub(1, 6) == "edl://" end
+
+-- The proxy's URL of one file, or nil and the reason why it has none.
+local function proxied_file(proxy, url, player)
+    local reason = not_for_host(url, proxy)
+    if reason then return nil, reason end
+    local instead = proxy_url(proxy, url, player)
+    if #instead > MAX_URL_BYTES then return nil, "its URL and headers are too long" end
+    return instead
 end
 
 -- What to open instead of `name`, or nil and the reason why `name` itself is opened.
 local function proxied(proxy, name, player)
-    if name:sub(1, 6) ~= "edl://" then
-        local reason = not_for_host(name, proxy)
-        if reason then return nil, reason end
-        local url = proxy_url(proxy, name, player)
-        if #url > MAX_URL_BYTES then return nil, "its URL and headers are too long" end
-        return url
-    end
+    if not is_list(name) then return proxied_file(proxy, name, player) end
     -- ytdl_hook's list of whole files; the fragments of a DASH stream are not worth an entry each.
     if name:find("!mp4_dash", 1, true) or name:find("init=", 1, true) then return nil, "it is a list of fragments" end
     local out, position, count = {}, 1, 0
@@ -273,11 +287,9 @@ local function proxied(proxy, name, player)
         if not first then break end
         local value = name:sub(last + 1, last + tonumber(length))
         out[#out + 1] = name:sub(position, first - 1)
-        if not_for_host(value, proxy) == nil and #proxy_url(proxy, value, player) <= MAX_URL_BYTES then
-            value = proxy_url(proxy, value, player)
-            count = count + 1
-        end
-        out[#out + 1] = ("%%%d%%%s"):format(#value, value)
+        local instead = proxied_file(proxy, value, player)
+        if instead then count = count + 1 end
+        out[#out + 1] = ("%%%d%%%s"):format(#(instead or value), instead or value)
         position = last + 1 + tonumber(length)
     end
     out[#out + 1] = name:sub(position)
@@ -289,13 +301,12 @@ end
 
 local curl_found = nil
 local function has_curl()
-    if curl_found == nil then
-        curl_found = false
-        for dir in (os.getenv("PATH") or ""):gmatch("[^:]+") do
-            curl_found = curl_found or utils.file_info(dir .. "/curl") ~= nil
-        end
-        if not curl_found then msg.verbose("there is no curl: the host is told nothing") end
+    if curl_found ~= nil then return curl_found end
+    curl_found = false
+    for dir in (os.getenv("PATH") or ""):gmatch("[^:]+") do
+        curl_found = curl_found or utils.file_info(dir .. "/curl") ~= nil
     end
+    if not curl_found then msg.verbose("there is no curl: the host is told nothing") end
     return curl_found
 end
 
@@ -380,13 +391,13 @@ mp.register_script_message("renew", function(url, ...)
     if url and url ~= "" then fields[#fields + 1] = '"url":' .. utils.format_json(url) end
     local headers = {}
     for _, field in ipairs({ ... }) do
-        local name, value = field:match("^%s*([^:%s]+)%s*:%s*(.-)%s*$")
-        if name then headers[#headers + 1] = ("[%s,%s]"):format(utils.format_json(name), utils.format_json(value)) end
+        local name, value = parse_header(field)
+        if name then headers[#headers + 1] = { name, value } end
     end
-    if #headers > 0 then fields[#fields + 1] = ('"headers":[%s]'):format(table.concat(headers, ",")) end
+    if #headers > 0 then fields[#fields + 1] = '"headers":' .. headers_json(headers) end
     of.question = nil
     to_host(of, "renewal", "{" .. table.concat(fields, ",") .. "}", MESSAGE_SECONDS, function(result)
-        if result.status ~= 0 then msg.warn("the host did not take the fresh URL") end
+        if result.status ~= 0 then msg.warn("the host did not accept the fresh URL") end
     end)
 end)
 
@@ -421,7 +432,7 @@ end
 -- Whether it is worth looking for a host, by what can be told without one.
 local function is_candidate(name)
     if not options.enabled or not name or refused[name] then return false end
-    local reason = name:sub(1, 6) ~= "edl://" and not_for_host(name, nil) or not_transferable()
+    local reason = not is_list(name) and not_for_host(name, nil) or not_transferable()
     if reason then msg.verbose("left alone: " .. reason) end
     return not reason
 end
