@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { readdirSync, statSync, unlinkSync } from 'node:fs'
 import path from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 
 import { connect, SeekCacheError } from 'seekcache'
 import { CHUNK_BYTES } from '../src/bytes/ranges.ts'
@@ -161,6 +162,20 @@ test('a host that dies in the middle of a read is started again, and the read go
   }
   assert.equal(position, 12_000_000)
   await cache.stopHost()
+})
+
+test('a host that dies when all bytes of a read have come does not make it fail', async () => {
+  await using origin = await startFaultOrigin({ content: CONTENT, etag: '"v1"' })
+  await using host = await startHost()
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  let killed: Promise<void> | undefined
+  for await (const bytes of media.read(0, 10)) {
+    assert.equal(bytes.length, 10)
+    process.kill(host.pid, 'SIGSTOP') // what is asked of it from here on is never answered
+    killed = delay(200).then(() => host.kill9())
+  }
+  await killed
 })
 
 test('two readers that start a host at once get the same one', async () => {

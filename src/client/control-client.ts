@@ -134,6 +134,9 @@ export class ControlClient {
         })
         this.#socket.write(formatMessage({ ...message, id } as ClientRequest))
       })
+    } catch (error) {
+      this.#renewers.delete(id) // what is not open is not renewed
+      throw error
     } finally {
       clearTimeout(timer)
       options.signal?.removeEventListener('abort', cancel)

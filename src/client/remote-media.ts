@@ -147,7 +147,7 @@ export class RemoteMedia implements AsyncDisposable {
   async #release(reader: number): Promise<void> {
     if (this.#session?.client.isOpen !== true) return
     this.#session.client.note({ type: 'release', session: this.#session.opened.session, reader })
-    await this.refresh()
+    await this.refresh().catch(() => {}) // what was read is read, whatever has become of the host meanwhile
   }
 
   async #readNext(file: ExtentReader, reader: number, position: number, limit: number, options: ReadOptions): Promise<Buffer | undefined> {
