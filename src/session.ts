@@ -60,7 +60,7 @@ export class Session {
     if (this.media.kind !== 'passthrough') throw usage('not a stream')
     const { stream } = this.media
     if (start !== stream.position) throw usage(`the size of this resource is unknown: it is read in order, next byte ${stream.position}`)
-    const bytes = await stream.next(maxBytes, AbortSignal.any([options.signal, AbortSignal.timeout(options.deadlineMs)]))
+    const bytes = await stream.next(maxBytes, options)
     return bytes === undefined ? 'end' : { kind: 'memory', start, bytes }
   }
 

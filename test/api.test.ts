@@ -210,6 +210,17 @@ test('a resource of unknown size is read once, in order', async () => {
   assert.ok((await collect(media)).equals(content.read(0, content.sizeBytes)))
 })
 
+test('a resource of unknown size whose origin falls silent is waited for until the deadline', async () => {
+  const script: Script = () => [{ kind: 'range-ignored' }, { kind: 'chunked' }, { kind: 'body-stalled', afterBytes: 0 }]
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost()
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('live.ts'))
+  await assert.rejects(async () => {
+    for await (const bytes of media.read(0, undefined, { deadlineMs: 500 })) assert.fail(`${bytes.length} bytes`)
+  }, { code: 'ERR_SEEKCACHE_TIMEOUT', message: /sent nothing/ })
+})
+
 test('without its origin, a cached file plays', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT, etag: '"v1"' })
   await using host = await startHost()

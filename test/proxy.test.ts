@@ -6,6 +6,7 @@ import { test } from 'node:test'
 
 import { decide } from '../src/proxy/conditions.ts'
 import { patternContent, type Content } from './support/content.ts'
+import { within } from './support/deadline.ts'
 import { inOrder, startFaultOrigin, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import type { Fault } from './support/origin-reply.ts'
@@ -150,6 +151,16 @@ test('an origin that does not tell the length is passed through and not cached',
     assert.equal(served.origin.requests.length, i)
   }
 })
+
+for (const afterBytes of [0, 200_000]) {
+  test(`an origin that does not tell the length and falls silent after ${afterBytes} bytes is not waited for without end`, async () => {
+    const faults: readonly Fault[] = [{ kind: 'range-ignored' }, { kind: 'chunked' }, { kind: 'body-stalled', afterBytes }]
+    await using served = await serve({ script: () => faults }, ['--wait', '1', '--body-wait', '1'])
+    const response = await get(served.url)
+    if (afterBytes === 0) return assert.equal(response.status, 504)
+    await within('the end of the answer', assert.rejects(bytesOf(response)))
+  })
+}
 
 test('a client that goes away is no demand: its fetches end at the socket', async () => {
   // None of them ends by itself.

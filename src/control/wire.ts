@@ -118,11 +118,7 @@ export function errorMessage(error: unknown, id?: number): Extract<HostMessage, 
 }
 
 function factsOf(error: unknown): { code: SeekCacheError['code']; message: string; httpStatus?: number } {
-  if (!(error instanceof SeekCacheError)) {
-    const isTimeout = error instanceof DOMException && error.name === 'TimeoutError'
-    if (isTimeout) return { code: 'ERR_SEEKCACHE_TIMEOUT', message: 'the origin has not sent a byte in time' }
-    return { code: 'ERR_SEEKCACHE_USAGE', message: `the host failed: ${(error as Error).message}` }
-  }
+  if (!(error instanceof SeekCacheError)) return { code: 'ERR_SEEKCACHE_USAGE', message: `the host failed: ${(error as Error).message}` }
   const { code, message, httpStatus } = error
   return isCode(error, 'ERR_SEEKCACHE_ORIGIN_STATUS') && httpStatus !== undefined ? { code, message, httpStatus } : { code, message }
 }

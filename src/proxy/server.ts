@@ -234,7 +234,8 @@ export class Proxy {
     const headers = { 'accept-ranges': 'none', 'content-type': safeContentType(media.contentType) }
     if (request.method === 'HEAD') return void response.writeHead(200, headers).end()
     for (;;) {
-      const bytes = await media.stream.next(READ_BYTES, signal)
+      const { waitMs, bodyWaitMs } = this.#options
+      const bytes = await media.stream.next(READ_BYTES, { deadlineMs: response.headersSent ? bodyWaitMs : waitMs, signal })
       if (!response.headersSent) response.writeHead(200, headers)
       if (bytes === undefined) break
       this.#parts.telemetry.servedBytes.inc(bytes.length)

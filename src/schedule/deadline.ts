@@ -9,7 +9,7 @@ export function timeLimit(durationMs: number, signal?: AbortSignal): { signal: A
   const controller = new AbortController()
   const onAbort = (): void => controller.abort(signal?.reason)
   const timer = setTimeout(() => {
-    controller.abort(new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `the origin has not answered within ${durationMs / 1000} s`))
+    controller.abort(new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `the origin has sent nothing within ${durationMs / 1000} s`))
   }, durationMs)
   if (signal?.aborted === true) onAbort()
   signal?.addEventListener('abort', onAbort, { once: true })

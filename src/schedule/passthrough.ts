@@ -6,7 +6,9 @@
 
 import type { SeekCacheError } from '../errors.ts'
 import type { Telemetry } from '../telemetry.ts'
+import { orAborted, timeLimit } from './deadline.ts'
 import type { InFlight, InFlightEvents } from './in-flight.ts'
+import type { WaitOptions } from './waits.ts'
 
 const MAX_BUFFERED_BYTES = 1024 * 1024
 
@@ -50,15 +52,18 @@ export class Passthrough {
     return this.#position
   }
 
-  /** The next bytes, at most `maxBytes`; undefined at the end. @throws what the origin did instead, or the signal's reason */
-  async next(maxBytes: number, signal: AbortSignal): Promise<Buffer | undefined> {
+  /**
+   * The next bytes, at most `maxBytes`; undefined at the end.
+   * @throws ERR_SEEKCACHE_TIMEOUT, what the origin did instead, or the signal's reason
+   */
+  async next(maxBytes: number, { deadlineMs, signal }: WaitOptions): Promise<Buffer | undefined> {
+    signal?.throwIfAborted()
     for (;;) {
-      signal.throwIfAborted()
       const first = this.#buffered[0]
       if (first !== undefined) return this.#take(first, maxBytes)
       if (this.#end?.error !== undefined) throw this.#end.error
       if (this.#end !== undefined) return undefined
-      await this.#arrival(signal)
+      await this.#arrival(deadlineMs, signal)
     }
   }
 
@@ -72,16 +77,14 @@ export class Passthrough {
     return taken
   }
 
-  async #arrival(signal: AbortSignal): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const done = (): void => {
-        signal.removeEventListener('abort', done)
-        this.#wake = undefined
-        resolve()
-      }
-      this.#wake = done
-      signal.addEventListener('abort', done, { once: true })
-    })
+  async #arrival(deadlineMs: number, signal: AbortSignal | undefined): Promise<void> {
+    const limit = timeLimit(deadlineMs, signal)
+    try {
+      await orAborted(new Promise<void>((resolve) => (this.#wake = resolve)), limit.signal)
+    } finally {
+      this.#wake = undefined
+      limit.clear()
+    }
   }
 
   close(): void {
