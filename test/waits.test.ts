@@ -31,7 +31,7 @@ describe('waits', () => {
     assert.deepEqual(await Promise.all([at10, at19]), ['satisfied', 'satisfied'])
     assert.deepEqual([...waits.waiting], ['a', 'c'])
     await clock.run(() => {})
-    assert.deepEqual(await Promise.all([at9, at20]), Array<string>(2).fill('no data within 30 s: nothing was asked for'))
+    assert.deepEqual(await Promise.all([at9, at20]), Array<string>(2).fill('no data within 30 s, for nothing was asked for: try again, or allow more time'))
     assert.deepEqual(ends, ['satisfied', 'satisfied', 'timeout', 'timeout'])
   })
 
@@ -54,7 +54,7 @@ describe('waits', () => {
     waits.blame({ start: 0, end: 10 }, broken)
     waits.wake({ start: 20, end: 30 }) // mends what was the matter in general
     await clock.run(() => {})
-    assert.deepEqual(await Promise.all([here, there]), ['the connection broke', 'no data within 30 s: nothing was asked for'])
+    assert.deepEqual(await Promise.all([here, there]), ['the connection broke', 'no data within 30 s, for nothing was asked for: try again, or allow more time'])
   })
 
   test('a failure elsewhere since bytes came last is told where nothing better is known', async () => {

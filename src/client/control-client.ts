@@ -93,7 +93,7 @@ export class ControlClient {
   async #greet(): Promise<void> {
     const hello = await new Promise<HostHello>((resolve, reject) => {
       this.#onHello = { resolve, reject }
-      const expired = (): void => reject(protocolError('what listens at the socket does not greet: it is no host, or it hangs'))
+      const expired = (): void => reject(protocolError('what listens at the socket is no seekcache host, or one that hangs: end it, or choose another socket'))
       this.#helloTimer = setTimeout(expired, HELLO_DEADLINE_MS)
       this.#socket.write(formatMessage({ type: 'hello', protocol: PROTOCOL_VERSION, client: `node/${VERSION}` }))
     })

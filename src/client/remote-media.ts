@@ -158,7 +158,7 @@ export class RemoteMedia implements AsyncDisposable {
       if (known !== undefined) return known
       const failure = file.takeFailure()
       if (failure !== undefined && (failure.isRefused || ++failures > MAX_UNREADABLE)) this.#wantsData = true
-      if (answers > MAX_ANSWERS) throw protocolError('the host names files that cannot be read, again and again')
+      if (answers > MAX_ANSWERS) throw protocolError('the files of the cache that the host names cannot be read here: is the cache directory the same for both?')
       try {
         const located = await this.#locate(reader, position, wanted, failure?.path, options)
         if (located.answer.type === 'end') {

@@ -157,7 +157,7 @@ export class ControlConnection {
 
   async #open(request: Extract<ClientRequest, { type: 'open' }>, signal: AbortSignal): Promise<Answer> {
     const { library, urls } = this.#parts
-    if (this.#sessions.size >= MAX_SESSIONS) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', 'too many open sessions')
+    if (this.#sessions.size >= MAX_SESSIONS) throw new SeekCacheError('ERR_SEEKCACHE_USAGE', `this client has ${MAX_SESSIONS} files open: close some first`)
     const withdraw = request.canRenew === true ? this.#offerToRenew(request) : () => {}
     let media: Media
     try {

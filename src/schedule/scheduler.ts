@@ -79,7 +79,7 @@ export class Scheduler {
     this.generation = parts.generation
     this.#isRangeable = parts.isRangeable
     const { clock, telemetry } = parts
-    this.#waits = new Waits({ clock, telemetry, onChange: () => this.requestPlan(), reasonOf: () => this.#reasonForWait })
+    this.#waits = new Waits({ clock, telemetry, onChange: () => this.requestPlan(), reasonOf: (position) => this.#reasonForWait(position) })
     this.generation.protectedRanges = this.#protectedRanges
     this.generation.onLost = this.#onLost
     parts.source.watchConnections(() => this.requestPlan())
@@ -158,8 +158,11 @@ export class Scheduler {
     await this.#waits.arrival(reader, position, options)
   }
 
-  get #reasonForWait(): string {
-    return this.#inFlight.size > 0 ? 'the origin has not sent a byte' : 'no connection to the origin was free for it'
+  #reasonForWait(position: number): string {
+    if (this.#isPausedForDisk) return 'the disk of the cache does not keep up'
+    if (this.#parts.source.connections.isPaused) return 'the origin has asked for a pause'
+    for (const { start, end } of this.#inFlight.values()) if (start <= position && position < end) return 'the origin has not sent it yet'
+    return 'all connections to the origin are busy with other reads'
   }
 
   // ---- the plan

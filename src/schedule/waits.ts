@@ -93,7 +93,7 @@ export class Waits<Who> {
 
   #timeout({ position, lastError = this.#lastError }: Wait<Who>, deadlineMs: number): SeekCacheError {
     if (lastError !== undefined) return lastError
-    return new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `no data within ${deadlineMs / 1000} s: ${this.#parts.reasonOf(position)}`)
+    return new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', `no data within ${deadlineMs / 1000} s, for ${this.#parts.reasonOf(position)}: try again, or allow more time`)
   }
 
   #count(outcome: 'satisfied' | Error, durationMs: number): void {

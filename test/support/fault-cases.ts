@@ -102,7 +102,7 @@ function fails(code: RegExp, status: number | readonly number[], words: RegExp, 
 const refused = (words: RegExp): Failure => fails(/^ORIGIN_RESPONSE$/, 502, words)
 const unreachable = (words: RegExp): Failure => fails(/^ORIGIN_UNREACHABLE$/, 502, words, { lastsToDeadline: true })
 const silent = (): Failure =>
-  fails(/^TIMEOUT$/, 504, /(not answered|not sent a byte|stopped sending|not started)/, { lastsToDeadline: true })
+  fails(/^TIMEOUT$/, 504, /(sent nothing|not sent it yet|stopped sending|connections to the origin are busy)/, { lastsToDeadline: true })
 const answered = (status: number, proxyStatus: number, more: Partial<Failure> = {}): Failure =>
   fails(/^ORIGIN_STATUS$/, proxyStatus, new RegExp(`\\b${status}\\b`), more)
 const notMedia = (words: RegExp): Failure => fails(/^ORIGIN_NOT_MEDIA$/, 502, words)
