@@ -11,7 +11,7 @@ import { test } from 'node:test'
 
 import { layoutOf, prepareLayout } from '../src/cache/layout.ts'
 import { patternContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { PATIENCE_MS, until, within } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { CLI_FILE, startHost } from './support/host.ts'
 import { runProgram, type Finished } from './support/programs.ts'
@@ -26,19 +26,20 @@ async function bytesFrom(url: string): Promise<Buffer> {
   return Buffer.from(await (await fetch(url)).arrayBuffer())
 }
 
-/** Everything below `dir`, as path from it and what `lstat` says. */
+/** Everything below `dir`, as path from it and what `lstat` says; but what a running host has just renamed or removed. */
 function everything(dir: string): { name: string; mode: number; kind: 'file' | 'directory' | 'socket' | 'other' }[] {
-  return readdirSync(dir, { recursive: true, encoding: 'utf8' }).map((name) => {
-    const found = lstatSync(path.join(dir, name))
+  return readdirSync(dir, { recursive: true, encoding: 'utf8' }).flatMap((name) => {
+    const found = lstatSync(path.join(dir, name), { throwIfNoEntry: false })
+    if (found === undefined) return []
     const kind = found.isFile() ? 'file' : found.isDirectory() ? 'directory' : found.isSocket() ? 'socket' : 'other'
-    return { name, mode: found.mode & 0o7777, kind }
+    return [{ name, mode: found.mode & 0o7777, kind }]
   })
 }
 
 /** What a host says that does not start; it must say it, not hang. */
 async function refusal(cacheDir: string, more: readonly string[] = []): Promise<Finished> {
   const words = [process.execPath, CLI_FILE, 'serve', '--json', '--cache-dir', cacheDir, '--port', '0', ...more]
-  const finished = await runProgram(words, {}, 20_000)
+  const finished = await runProgram(words, {}, PATIENCE_MS)
   assert.equal(finished.stdout, '', 'it has not started')
   assert.notEqual(finished.code, null, `it hangs: ${finished.stderr}`)
   assert.notEqual(finished.code, 0)
@@ -58,11 +59,11 @@ test('every file is 0600 and every directory 0700, whatever the umask', async ()
       const { proxy } = JSON.parse(line) as { proxy: string }
       const spec = Buffer.from(JSON.stringify({ url: origin.url() })).toString('base64url')
       assert.ok((await bytesFrom(`${proxy}/u/${spec}/film.mkv`)).equals(CONTENT.read(0, CONTENT.sizeBytes)))
+      await until('it is on the disk', () => everything(cacheDir).some(({ name, kind }) => name.startsWith('extents/') && kind === 'file'))
       const found = everything(cacheDir)
       for (const name of ['control.sock', 'host.json', 'token', 'port', 'format', 'lock', 'host.log', 'index/data.mdb', 'index/lock.mdb']) {
         assert.ok(found.some((entry) => entry.name === name), `${name} is there`)
       }
-      assert.ok(found.some(({ name, kind }) => name.startsWith('extents/') && kind === 'file'))
       assert.equal(lstatSync(cacheDir).mode & 0o7777, 0o700)
       for (const { name, mode, kind } of found) {
         assert.equal(mode, kind === 'directory' ? 0o700 : 0o600, `${name} under umask ${umask}: ${mode.toString(8)}`)
@@ -188,7 +189,7 @@ test('a link, a FIFO or a directory in the place of a file of ours is refused, n
       const isThere = existsSync(at)
       if (isThere) renameSync(at, aside)
       plant(at)
-      const prepared = within(`${kind} at ${place}`, prepareLayout(layoutOf(cacheDir)), 20_000)
+      const prepared = within(`${kind} at ${place}`, prepareLayout(layoutOf(cacheDir)))
       await assert.rejects(prepared, { code: 'ERR_SEEKCACHE_CACHE_UNWRITABLE', message: /: remove it$/ }, `${kind} at ${place}`)
       rmSync(at, { recursive: true })
       if (isThere) renameSync(aside, at)

@@ -25,7 +25,7 @@ interface Told {
 
 /** A host that has cached two whole films and has left. */
 async function cached(origin: FaultOrigin): Promise<TestHost> {
-  const host = await startHost()
+  const host = await startHost({ args: ['--stall', '60'] }) // what it fetches is counted: what is slow is not replaced
   for (const name of ['a.mkv', 'b.mkv']) assert.equal((await runCli(['fetch', origin.url(name)], host.clientEnv)).code, 0)
   await host.halt()
   return host

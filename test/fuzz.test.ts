@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { Framer, MAX_HOST_LINE_BYTES } from '../src/control/protocol.ts'
-import { FUZZ_TARGETS, LONG_TEXTS, parseWithAll } from './support/fuzz.ts'
+import { FUZZ_TARGETS, longTexts, parseWithAll } from './support/fuzz.ts'
 import { seedOfRun } from './support/random.ts'
 
 const RUNS = Number(process.env.SEEKCACHE_FUZZ_RUNS ?? 10_000)
@@ -17,24 +17,40 @@ for (const { name, run } of FUZZ_TARGETS) {
   })
 }
 
+/** Of this process, which may be slow and interrupted: only its own work counts. */
+function cpuSeconds(work: () => void): number {
+  const { user } = process.cpuUsage()
+  work()
+  return (process.cpuUsage().user - user) / 1e6
+}
+
 test('no text makes a parser work longer than its length is worth', () => {
-  // Quadratic work on one of these would be 20 s and more; all of them together take one or two.
-  const { user: before } = process.cpuUsage()
-  for (const text of LONG_TEXTS) parseWithAll(text)
-  const seconds = (process.cpuUsage().user - before) / 1e6
-  assert.ok(seconds < 15, `${seconds} CPU s for ${LONG_TEXTS.length} texts`)
+  // Ten times the length is ten times the work; quadratic work is a hundred times as much, 20 s and more for one text.
+  const [short, long] = [longTexts(20_000), longTexts(200_000)]
+  const expected = short.map((text) => cpuSeconds(() => {
+    for (let round = 0; round < 10; round++) parseWithAll(text)
+  }))
+  const allowance = expected.reduce((sum, seconds) => sum + seconds, 0) // all of them together, one or two seconds
+  for (const [i, text] of long.entries()) {
+    const seconds = cpuSeconds(() => parseWithAll(text))
+    assert.ok(seconds < 4 * expected[i]! + allowance, `${seconds} CPU s for "${text.slice(0, 20)}…", ${expected[i]} for the same in ten parts`)
+  }
 })
 
 test('a peer that sends a long line byte by byte costs work in proportion', () => {
-  const framer = new Framer(MAX_HOST_LINE_BYTES)
   const byte = Buffer.from('x')
-  const { user: before } = process.cpuUsage()
-  for (let i = 0; i < 500_000; i++) {
-    framer.push(byte)
-    assert.equal(framer.next(), undefined)
+  const send = (lengthBytes: number): void => {
+    const framer = new Framer(MAX_HOST_LINE_BYTES)
+    for (let i = 0; i < lengthBytes; i++) {
+      framer.push(byte)
+      assert.equal(framer.next(), undefined)
+    }
+    framer.push(Buffer.from('\n'))
+    assert.deepEqual(framer.next(), { line: 'x'.repeat(lengthBytes) })
   }
-  framer.push(Buffer.from('\n'))
-  assert.deepEqual(framer.next(), { line: 'x'.repeat(500_000) })
-  const seconds = (process.cpuUsage().user - before) / 1e6
-  assert.ok(seconds < 10, `${seconds} CPU s`) // joined at each push it would be 125 GB copied
+  const expected = cpuSeconds(() => {
+    for (let line = 0; line < 10; line++) send(50_000)
+  })
+  const seconds = cpuSeconds(() => send(500_000))
+  assert.ok(seconds < 4 * expected + 1, `${seconds} CPU s, ${expected} for as many bytes in ten lines`) // joined at each push it would be 125 GB copied
 })

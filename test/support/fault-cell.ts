@@ -11,6 +11,9 @@ import { Http2Origin, type Http2Fault, type Http2Request } from './http2-origin.
 import type { Fault, OriginRequest } from './origin-reply.ts'
 import { TlsFront, type Certificates } from './tls-front.ts'
 
+export const HOST_NAMES = ['patient', 'brief', 'silent'] as const
+export type HostName = (typeof HOST_NAMES)[number]
+
 /** So that what is cached is compared with the origin at each opening. */
 const STALE: Fault = { kind: 'header', name: 'Cache-Control', value: 'no-cache' }
 
@@ -44,9 +47,10 @@ export class Cell {
     return `${this.fault.name}, ${this.region}, ${this.state}, ${this.face}`
   }
 
-  /** The host whose clients wait short, for what is tried until the deadline. */
-  get hostName(): 'brief' | 'patient' {
-    return this.outcome.kind === 'fails' && this.outcome.lastsToDeadline === true ? 'brief' : 'patient'
+  /** The hosts whose clients wait short are for what is tried until the deadline. */
+  get hostName(): HostName {
+    if (this.outcome.kind !== 'fails' || this.outcome.lastsToDeadline !== true) return 'patient'
+    return this.outcome.code.test('TIMEOUT') ? 'silent' : 'brief'
   }
 
   get range(): { readonly start: number; readonly end: number } {

@@ -23,7 +23,7 @@ const PARTS = [...COMPLETE, [5 * CHUNK_BYTES, 5 * CHUNK_BYTES + 700]] as const
 const ONCE = 1
 const FROM_THEN_ON = 1e9
 /** The disk is tried again after some 0.1 s. */
-const RESUME_LIMIT_MS = 20_000
+const RESUME_LIMIT_MS = 60_000
 
 interface Told {
   runs: number
