@@ -17,7 +17,7 @@ const COLD = Array<number>(8).fill(13 * KIB)
 const LIMITS: PlanLimits = { maxFetches: 8, yieldCount: 0, isMultiplexed: false, linkBytes: 3 * 512 * KIB, readaheadPieceBytes: 512 * KIB, drainBytes: 64 * KIB, readyWindowsBytes: COLD, connectingConnections: 0, bandwidthDelayBytes: 600 * KIB }
 
 function reader(position: number, facts: Partial<PlanReader> = {}): PlanReader {
-  return { id: 1, kind: 'play', position, windowStart: position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isFilling: true, ...facts }
+  return { id: 1, kind: 'play', position, windowStart: position, windowEnd: Math.min(position + MIB, SIZE), consumedBytes: 0, isWaiting: true, isOverdue: false, isPassing: false, isFilling: true, ...facts }
 }
 
 function state(facts: Partial<PlanState>): PlanState {
@@ -61,6 +61,25 @@ test('a piece of a seek waits for a connection, not for a handshake; the byte th
   assert.equal(started({ readyWindowsBytes: COLD.slice(3), connectingConnections: 3 }), 5)
   assert.equal(started({ readyWindowsBytes: [], connectingConnections: 8 }), 1)
   assert.equal(started({ readyWindowsBytes: [], connectingConnections: 0 }), 8, 'nothing is under way: each makes its own')
+})
+
+test('while seeks follow one another fast, a reader is fetched what its seek needs, and beyond it only what it waits for, in whole pieces', () => {
+  const urgentBytes = 360 * KIB
+  const wanted = (position: number, isWaiting: boolean, isPassing = true): Range[] => {
+    const arrived = new RangeSet()
+    arrived.add(10 * MIB, position)
+    const passing = reader(position, { consumedBytes: position - 10 * MIB, isWaiting, isPassing, windowEnd: 20 * MIB })
+    return starts(plan(state({ readers: [passing], arrived, limits: { ...LIMITS, readyWindowsBytes: Array<number>(8).fill(64 * KIB) } })))
+  }
+  const end = (ranges: readonly Range[]): number | undefined => ranges.at(-1)?.end
+  assert.equal(end(wanted(10 * MIB, true)), 10 * MIB + urgentBytes)
+  assert.equal(end(wanted(10 * MIB + 100 * KIB, true)), 10 * MIB + urgentBytes, 'nothing is added while it waits for that')
+  assert.deepEqual(wanted(10 * MIB + urgentBytes, false), [], 'it may be gone in a moment')
+  assert.ok(wanted(10 * MIB + urgentBytes, false, false).length > 0)
+  const [beyond, ...more] = wanted(10 * MIB + urgentBytes, true)
+  assert.deepEqual([beyond!.start, beyond!.end, more.length], [10 * MIB + urgentBytes, 10 * MIB + urgentBytes + 39 * KIB, 0])
+  const [rest] = wanted(beyond!.end - 1, true)
+  assert.equal(rest!.end, beyond!.end, 'what it takes of that piece adds nothing')
 })
 
 test('a seek takes the connections of the old position', () => {
@@ -119,6 +138,7 @@ const aReader = fc.record({
   consumedBytes: fc.oneof(fc.constant(0), fc.nat(32 * MIB)),
   isWaiting: fc.boolean(),
   isOverdue: fc.boolean(),
+  isPassing: fc.boolean(),
   isFilling: fc.constant(true),
   kind: fc.constantFrom('play' as const, 'fill' as const),
 })

@@ -36,6 +36,8 @@ export interface PlanReader {
   readonly isWaiting: boolean
   /** It does so for longer than a connection that is about to be free takes. */
   readonly isOverdue: boolean
+  /** Its player has sought again and again, and the next seek is expected in a moment. */
+  readonly isPassing: boolean
 }
 
 export interface PlanFetch {
@@ -175,10 +177,16 @@ function hasUrgent({ position, windowEnd }: PlanReader, { arrived, limits }: Pla
   return arrived.covers(position, Math.min(windowEnd, position + urgentBytes(limits)))
 }
 
-/** Until the first byte after a seek is there, the next seek may come any moment, and what was asked for is for nothing. */
-function wantedEnd({ kind, position, windowEnd, consumedBytes, isWaiting }: PlanReader, limits: PlanLimits): number {
+/**
+ * Until the first byte after a seek is there, the next seek may come any moment, and what was asked for is for nothing. So it is
+ * for longer while seeks follow one another fast; who waits for more than a seek needs has it piece by piece meanwhile.
+ */
+function wantedEnd({ kind, position, windowEnd, consumedBytes, isWaiting, isPassing }: PlanReader, limits: PlanLimits): number {
   const isFirstByte = kind === 'play' && isWaiting && consumedBytes === 0
-  return isFirstByte ? Math.min(windowEnd, position + urgentBytes(limits)) : windowEnd
+  if (!isFirstByte && !isPassing) return windowEnd
+  const urgentEnd = position - consumedBytes + urgentBytes(limits)
+  const stepsBeyond = isWaiting ? Math.max(0, Math.floor((position - urgentEnd) / URGENT_BYTES) + 1) : 0
+  return Math.min(windowEnd, urgentEnd + stepsBeyond * URGENT_BYTES)
 }
 
 function isSeeking(reader: PlanReader): boolean {

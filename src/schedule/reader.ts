@@ -43,6 +43,7 @@ export class Reader {
     const before = options.continues
     this.#demand = before === undefined ? demandAt(position, this.#limits) : this.#moved(before.demand, position)
     if (before !== undefined && this.#demand.runStart === before.demand.runStart) this.#filling = before.filling
+    else if (kind === 'play') scheduler.noteSeek(this.movedAtMs)
   }
 
   get #limits(): WindowLimits {
@@ -60,14 +61,14 @@ export class Reader {
   }
 
   /** The facts for the plan. */
-  facts({ isWaiting, isOverdue }: Pick<PlanReader, 'isWaiting' | 'isOverdue'>): PlanReader {
+  facts({ isWaiting, isOverdue, isPassing }: Pick<PlanReader, 'isWaiting' | 'isOverdue' | 'isPassing'>): PlanReader {
     const { id, kind } = this
     const { position, consumedBytes } = this.#demand
     const { arrived } = this.#scheduler.generation
     const { start: windowStart, end: windowEnd } = this.window
-    if (kind === 'fill') return { id, kind, position, consumedBytes, windowStart, windowEnd, isWaiting, isOverdue, isFilling: true }
+    if (kind === 'fill') return { id, kind, position, consumedBytes, windowStart, windowEnd, isWaiting, isOverdue, isPassing, isFilling: true }
     this.#filling = nextFilling(this.#demand, arrived.endOfRun(position), this.#filling, isWaiting)
-    return { id, kind, position, windowStart, windowEnd, consumedBytes, isWaiting, isOverdue, isFilling: this.#filling.isFilling }
+    return { id, kind, position, windowStart, windowEnd, consumedBytes, isWaiting, isOverdue, isPassing, isFilling: this.#filling.isFilling }
   }
 
   get window(): Range {
@@ -84,6 +85,7 @@ export class Reader {
     if (this.#demand.runStart !== runStart) {
       this.movedAtMs = this.#scheduler.nowMs
       this.#filling = NOT_FILLING
+      if (this.kind === 'play') this.#scheduler.noteSeek(this.movedAtMs)
     }
     this.#scheduler.requestPlan()
   }

@@ -21,6 +21,7 @@ import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
 import { planLimits, windowBytes } from './limits.ts'
 import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader, type ReaderOptions } from './reader.ts'
+import { SeekRhythm } from './seek-rhythm.ts'
 import { Waits, type WaitOptions } from './waits.ts'
 
 export interface ScheduleLimits {
@@ -73,6 +74,8 @@ export class Scheduler {
   /** When the plan was made last, so much was under way as readahead may have. */
   #isFull = false
   #leadBytes = 0
+  readonly #rhythm = new SeekRhythm()
+  #rhythmTimer: Timer | undefined
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
@@ -121,6 +124,11 @@ export class Scheduler {
   /** How far readers of this file have stepped back after a seek. */
   get leadBytes(): number {
     return this.#leadBytes
+  }
+
+  /** A player's reader has begun a new run. */
+  noteSeek(atMs: number): void {
+    this.#rhythm.onSeek(atMs)
   }
 
   learnLead(stepBytes: number): void {
@@ -203,7 +211,10 @@ export class Scheduler {
     const { store } = this.#parts
     const { waiting, overdue } = this.#waits
     const inTurn = [...this.#readers].sort((a, b) => Number(overdue.has(b)) - Number(overdue.has(a)) || b.movedAtMs - a.movedAtMs)
-    const readers: PlanReader[] = inTurn.map((reader) => reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader) }))
+    const { lastSeekMs } = this.#rhythm
+    const isSeekExpected = this.#isSeekExpected()
+    const readers: PlanReader[] = inTurn.map((reader) =>
+      reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader), isPassing: isSeekExpected && reader.movedAtMs === lastSeekMs }))
     const inFlight = [...this.#inFlight.values()]
     this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), inFlight.length > 0 || readers.some(({ isFilling }) => isFilling))
     const facts = { arrived: this.generation.arrived, readers, inFlight }
@@ -214,6 +225,16 @@ export class Scheduler {
     const { path, connections } = this.#parts.source
     const limits = planLimits({ path, connections, maxFetches: this.#maxFetches, inFlightCount: inFlight.length })
     return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
+  }
+
+  /** If it does not come, the plan is made again. */
+  #isSeekExpected(): boolean {
+    this.#rhythmTimer?.clear()
+    this.#rhythmTimer = undefined
+    const leftMs = this.#rhythm.nextExpectedMs - this.nowMs
+    if (leftMs <= 0) return false
+    this.#rhythmTimer = this.#parts.clock.startTimer(leftMs, () => this.requestPlan())
+    return true
   }
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */
@@ -387,6 +408,7 @@ export class Scheduler {
   close(): void {
     this.#isClosed = true
     this.#retryTimer?.clear()
+    this.#rhythmTimer?.clear()
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     for (const reader of [...this.#readers]) this.closeReader(reader)
     this.#parts.source.watchConnections(undefined)

@@ -197,10 +197,10 @@ export class Watch implements OriginObserver {
     this.throwBroken()
   }
 
-  /** Each fetch has a watchdog, each wait a deadline and a time from which it is overdue; and there is one retry. */
+  /** Each fetch has a watchdog, each wait a deadline and a time from which it is overdue; there is one retry, and one seek that is expected. */
   #noTimerLeft(): void {
     const waiting = [...this.players].filter(({ wait }) => wait !== undefined).length
-    const dueCount = this.#running.size + 2 * waiting + 1
+    const dueCount = this.#running.size + 2 * waiting + 2
     const count = this.#watched.timerCount()
     this.#rule(count <= dueCount, `${count} timers run for ${this.#running.size} fetches and ${waiting} waits`)
   }
