@@ -2,20 +2,19 @@
  * What is fetched of a resource that has just been opened, before anybody asks: its head, and its container's index.
  *
  * A demuxer reads the head, and what it finds there sends it to the index (Matroska's Cues, an MP4's moov), most often at
- * the file's end. All of it is wanted at once and as urgently as by a player that waits for it: once the first bytes have
+ * the file's end, and GStreamer's to the second cluster. All of it is wanted at once and as urgently as by a player that waits for it: once the first bytes have
  * told where, and not before, so that the head does not take all connections.
  */
 
-import { containerIndex } from './bytes/container-index.ts'
+import { containerIndex, secondCluster } from './bytes/container-index.ts'
 import type { Range } from './bytes/ranges.ts'
 import type { Generation } from './cache/generation.ts'
+import { PIECE_BYTES } from './probe.ts'
 import type { Reader } from './schedule/reader.ts'
 import type { Scheduler } from './schedule/scheduler.ts'
 
 /** The player is there by then. */
 const HEAD_BYTES = 256 * 1024
-/** What tells of the index: boxes' headers, a SeekHead. The probe brings it. */
-const SIGNATURE_BYTES = 4 * 1024
 /** Where the head tells of no index, it may be at the end; the very end comes first. */
 const TAIL_BYTES = 256 * 1024
 const TAIL_END_BYTES = 48 * 1024
@@ -31,11 +30,11 @@ export interface PrefetchParts {
 /** @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead */
 export async function prefetch(parts: PrefetchParts): Promise<void> {
   const { sizeBytes, generation } = parts
-  const signatureBytes = Math.min(SIGNATURE_BYTES, sizeBytes)
+  const signatureBytes = Math.min(PIECE_BYTES, sizeBytes) // the probe brings it
   await cover(parts, 'play', { start: 0, end: signatureBytes })
   const signature = (await generation.read(0, signatureBytes)) ?? Buffer.alloc(0)
   const index = containerIndex(signature, sizeBytes)
-  const places = [index, { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
+  const places = [index, secondCluster(signature, sizeBytes), { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
   await Promise.all(places.map((place) => place !== undefined && cover(parts, 'play', place)))
   if (index !== undefined || sizeBytes < HEAD_BYTES + TAIL_BYTES) return
   for (const lengthBytes of [TAIL_END_BYTES, TAIL_BYTES]) await cover(parts, 'fill', { start: sizeBytes - lengthBytes, end: sizeBytes })

@@ -1,5 +1,5 @@
 /**
- * Where a media file's index is, told by its first bytes: what a demuxer reads next of a file it has just opened. Pure.
+ * Where a media file's index is, and what else a demuxer reads next of a file it has just opened, told by its first bytes. Pure.
  *
  * ISO base media files (ISO/IEC 14496-12 §4.2) are a row of boxes: `moov`, the index, stands in front of the media or begins
  * where they end. A Matroska segment (RFC 9559 §5.1.1, §6.3) begins with a SeekHead that names the place of its Cues. These are
@@ -12,16 +12,28 @@ import type { Range } from './ranges.ts'
 const MAX_INDEX_BYTES = 16 * 1024 * 1024
 /** Cues that other elements follow: their length stands at their own place. */
 const CUES_BYTES = 256 * 1024
+/** What it takes at a time. */
+const DEMUXER_BLOCK_BYTES = 64 * 1024
 
 /** @returns undefined where these bytes do not tell */
 export function containerIndex(head: Buffer, sizeBytes: number): Range | undefined {
-  const start = head.length >= 4 && head.readUInt32BE(0) === EBML ? cuesStart(head) : undefined
+  const start = cuesStart(head)
   const index = start === undefined ? movieBox(head, sizeBytes) : { start, end: indexEnd(start, sizeBytes) }
   return index !== undefined && index.start >= 0 && index.start < index.end && index.end <= sizeBytes ? index : undefined
 }
 
 function indexEnd(start: number, sizeBytes: number): number {
   return sizeBytes - start <= MAX_INDEX_BYTES ? sizeBytes : start + CUES_BYTES
+}
+
+/**
+ * GStreamer's Matroska demuxer, where it pulls, reads the second cluster's first block before it plays the first cluster.
+ * @returns undefined where these bytes do not tell
+ */
+export function secondCluster(head: Buffer, sizeBytes: number): Range | undefined {
+  const segment = matroskaSegment(head)
+  const start = segment && elements(head, segment.dataStart, segment.dataEnd).find(({ id }) => id === CLUSTER)?.nextStart
+  return start === undefined || start >= sizeBytes ? undefined : { start, end: Math.min(start + DEMUXER_BLOCK_BYTES, sizeBytes) }
 }
 
 // ---- ISO base media
@@ -54,16 +66,24 @@ const SEEK = 0x4dbb
 const SEEK_ID = 0x53ab
 const SEEK_POSITION = 0x53ac
 const CUES = 0x1c53bb6b
+const CLUSTER = 0x1f43b675
 
 interface Element {
   readonly id: number
   readonly dataStart: number
   /** Clipped to the bytes at hand. */
   readonly dataEnd: number
+  /** Where its length says that the next one begins; beyond any file where that is not told. */
+  readonly nextStart: number
+}
+
+function matroskaSegment(head: Buffer): Element | undefined {
+  if (head.length < 4 || head.readUInt32BE(0) !== EBML) return undefined
+  return elements(head, 0, head.length).find(({ id }) => id === SEGMENT)
 }
 
 function cuesStart(head: Buffer): number | undefined {
-  const segment = elements(head, 0, head.length).find(({ id }) => id === SEGMENT)
+  const segment = matroskaSegment(head)
   if (segment === undefined) return undefined
   const seekHead = elements(head, segment.dataStart, segment.dataEnd).find(({ id }) => id === SEEK_HEAD)
   if (seekHead === undefined) return undefined
@@ -85,7 +105,7 @@ function elements(head: Buffer, start: number, end: number): Element[] {
     if (id === undefined || length === undefined) break
     const dataStart = start + id.lengthBytes + length.lengthBytes
     start = dataStart + length.value
-    found.push({ id: id.value, dataStart, dataEnd: Math.min(start, end) })
+    found.push({ id: id.value, dataStart, dataEnd: Math.min(start, end), nextStart: start })
   }
   return found
 }

@@ -112,6 +112,7 @@ export class Connection {
       onResponseStart: (_, status, headers) => {
         if (isCancelled || status < 200) return
         this.#hasAnswered = true
+        this.#window.onHead()
         observer.onHead({ status, headers })
         if (isPaused) controller?.pause()
       },

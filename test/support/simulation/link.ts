@@ -81,6 +81,7 @@ export class Connection {
 
   /** Begins to send, from the origin's end. */
   send(body: Body): void {
+    this.window.onHead()
     if (this.#link.clock.nowMs() - this.lastUsedMs > IDLE_MS) this.#windowBytes = FIRST_WINDOW_BYTES
     this.#body = body
     this.#unsentBytes = body.lengthBytes
