@@ -66,6 +66,13 @@ export interface MediaParts {
   readonly renewals: Renewals
 }
 
+/** A resource that is new, and who asks for it. */
+interface Asked {
+  readonly key: string
+  readonly source: Source
+  readonly pulls: boolean
+}
+
 export class Opener {
   readonly #parts: MediaParts
   /** Generations that their origin has replaced, until their record says so. */
@@ -88,7 +95,7 @@ export class Opener {
       this.#parts.renewals.renew(key, { url: spec.url, httpStatus }, isExpired))
     const record = store.resource(key)
     const known = record === undefined ? undefined : await this.#openKnown(key, record, source, signal)
-    return known ?? (await this.#probeUntilAnswered(key, source, signal, onFailedTry))
+    return known ?? (await this.#probeUntilAnswered({ key, source, pulls: spec.pulls === true }, signal, onFailedTry))
   }
 
   // ---- a resource that is cached
@@ -169,21 +176,22 @@ export class Opener {
 
   // ---- a resource that is new
 
-  async #probeUntilAnswered(key: string, source: Source, signal: AbortSignal, onFailedTry: (error: SeekCacheError) => void): Promise<Media> {
+  async #probeUntilAnswered(asked: Asked, signal: AbortSignal, onFailedTry: (error: SeekCacheError) => void): Promise<Media> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#probe(key, source, signal)
+        return await this.#probe(asked, signal)
       } catch (error) {
         if (signal.aborted || attempt === MAX_OPENING_TRIES || !isRetryable(error, attempt)) throw error
-        this.#parts.telemetry.log.info({ resource: source.display, attempt }, (error as Error).message)
+        this.#parts.telemetry.log.info({ resource: asked.source.display, attempt }, (error as Error).message)
         onFailedTry(error as SeekCacheError)
         await pause(Math.max(retryDelayMs(error, attempt), 1), signal, error as Error)
       }
     }
   }
 
-  async #probe(key: string, source: Source, signal: AbortSignal): Promise<Media> {
+  async #probe(asked: Asked, signal: AbortSignal): Promise<Media> {
     const answer: { opened?: { media: Media; record?: ResourceRecord } } = {}
+    const { key, source } = asked
     const { origin } = source.url
     await probe({
       source,
@@ -191,7 +199,7 @@ export class Opener {
       stallLimits: this.#parts.limits.stall,
       isAlone: !this.#direct.has(origin),
       onAnswer: (fetch, admitted, head) => {
-        const { media, record } = (answer.opened = this.#beginNew(key, source, admitted, head, fetch))
+        const { media, record } = (answer.opened = this.#beginNew(asked, admitted, head, fetch))
         const isDirect = media.kind === 'cached' && record?.isRangeable === true && !source.wasRedirected
         if (isDirect) this.#direct.add(origin)
         else this.#direct.delete(origin)
@@ -205,7 +213,7 @@ export class Opener {
   }
 
   /** In the turn in which the head arrived: the body's first bytes may be in the same network read. */
-  #beginNew(key: string, source: Source, admitted: Admitted, head: ResponseHead, fetch: InFlight): { media: Media; record?: ResourceRecord } {
+  #beginNew({ key, source, pulls }: Asked, admitted: Admitted, head: ResponseHead, fetch: InFlight): { media: Media; record?: ResourceRecord } {
     const fileName = fileNameOf(source.url)
     if (admitted.sizeBytes === undefined) {
       const stream = new Passthrough(this.#parts.telemetry)
@@ -226,7 +234,7 @@ export class Opener {
     }
     const media = this.#begin(key, record, source)
     media.scheduler.adopt(fetch)
-    if (record.isRangeable) void this.#prefetch(media)
+    if (record.isRangeable) void this.#prefetch(media, pulls)
     return { media, record }
   }
 
@@ -249,9 +257,9 @@ export class Opener {
     if (current?.generation === record.generation) await this.#parts.store.putResource(key, { ...current, freshUntilMs: 0 })
   }
 
-  async #prefetch({ record, scheduler, generation, abandoned }: CachedMedia): Promise<void> {
+  async #prefetch({ record, scheduler, generation, abandoned }: CachedMedia, pulls: boolean): Promise<void> {
     try {
-      await prefetch({ scheduler, generation, sizeBytes: record.sizeBytes, signal: abandoned.signal })
+      await prefetch({ scheduler, generation, sizeBytes: record.sizeBytes, pulls, signal: abandoned.signal })
     } catch (error) {
       this.#parts.telemetry.log.debug(`not fetched ahead: ${(error as Error).message}`)
     }

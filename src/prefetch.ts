@@ -2,7 +2,7 @@
  * What is fetched of a resource that has just been opened, before anybody asks: its head, and its container's index.
  *
  * A demuxer reads the head, and what it finds there sends it to the index (Matroska's Cues, an MP4's moov), most often at
- * the file's end, and GStreamer's to the second cluster. All of it is wanted at once and as urgently as by a player that waits for it: once the first bytes have
+ * the file's end, and GStreamer's, where it pulls, to the second cluster. All of it is wanted at once and as urgently as by a player that waits for it: once the first bytes have
  * told where, and not before, so that the head does not take all connections.
  */
 
@@ -24,17 +24,20 @@ export interface PrefetchParts {
   readonly scheduler: Scheduler
   readonly generation: Generation
   readonly sizeBytes: number
+  /** For a demuxer that pulls: one that reads in order has the rest of the first cluster sooner without. */
+  readonly pulls: boolean
   readonly signal: AbortSignal
 }
 
 /** @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead */
 export async function prefetch(parts: PrefetchParts): Promise<void> {
-  const { sizeBytes, generation } = parts
+  const { sizeBytes, generation, pulls } = parts
   const signatureBytes = Math.min(PIECE_BYTES, sizeBytes) // the probe brings it
   await cover(parts, 'play', { start: 0, end: signatureBytes })
   const signature = (await generation.read(0, signatureBytes)) ?? Buffer.alloc(0)
   const index = containerIndex(signature, sizeBytes)
-  const places = [index, secondCluster(signature, sizeBytes), { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
+  const beyond = pulls ? secondCluster(signature, sizeBytes) : undefined
+  const places = [index, beyond, { start: 0, end: Math.min(HEAD_BYTES, sizeBytes) }]
   await Promise.all(places.map((place) => place !== undefined && cover(parts, 'play', place)))
   if (index !== undefined || sizeBytes < HEAD_BYTES + TAIL_BYTES) return
   for (const lengthBytes of [TAIL_END_BYTES, TAIL_BYTES]) await cover(parts, 'fill', { start: sizeBytes - lengthBytes, end: sizeBytes })

@@ -16,6 +16,8 @@ export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 export interface ResourceSpec {
   readonly url: string
   readonly headers: readonly (readonly [name: string, value: string])[]
+  /** Its demuxer pulls, as GStreamer's: it goes from the index to other places than a player that reads in order. */
+  readonly pulls?: boolean | undefined
 }
 
 /** `Name: value`, or undefined where it is no header. */

@@ -3,9 +3,12 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { connect } from 'seekcache'
-import { patternContent } from './support/content.ts'
+import { containerIndex, secondCluster } from '../src/bytes/container-index.ts'
+import { ControlClient } from '../src/client/control-client.ts'
+import { fileContent, patternContent } from './support/content.ts'
 import { type FaultOrigin, type RequestRecord, startFaultOrigin, type Script } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
+import { shortFilm } from './support/media.ts'
 
 const CONTENT = patternContent(3_000_000)
 const PIECE_BYTES = 13 * 1024
@@ -99,5 +102,29 @@ test('pieces beside the probe that are refused do not hurt it', async () => {
     }
   } finally {
     await cache.close()
+  }
+})
+
+test('the index is fetched before anybody reads, and for a demuxer that pulls the second cluster', async () => {
+  const film = fileContent((await shortFilm()).files.mkv.path)
+  const head = film.read(0, PIECE_BYTES)
+  const index = containerIndex(head, film.sizeBytes)!
+  const cluster = secondCluster(head, film.sizeBytes)!
+  await using origin = await startFaultOrigin({ content: film })
+  await using host = await startHost()
+  const client = await ControlClient.connect(host.socket)
+  const isAsked = (name: string, position: number) => ({ requests }: FaultOrigin): boolean =>
+    requests.some(({ target, range }) => target.includes(name) && range?.start !== undefined && range.start <= position && position < (range.end ?? film.sizeBytes))
+  try {
+    for (const pulls of [true, false]) {
+      const name = pulls ? 'pulled.mkv' : 'in-order.mkv'
+      await client.request({ type: 'open', url: origin.url(name), headers: [], pulls }, ['opened'])
+      await origin.when('the index is asked for', isAsked(name, index.start))
+      if (pulls) await origin.when('the second cluster is asked for', isAsked(name, cluster.start))
+    }
+    assert.ok(cluster.start > 256 * 1024, 'it is not of the head')
+    assert.ok(!isAsked('in-order', cluster.start)(origin), 'who reads in order has the head sooner')
+  } finally {
+    client.close()
   }
 })

@@ -18,7 +18,8 @@ Error protocolError(const char *what) { return makeError(code::kProtocol, what);
 }  // namespace
 
 Result<std::unique_ptr<CacheReader>> CacheReader::open(std::string url, Headers headers, ReaderOptions options) {
-  std::unique_ptr<CacheReader> reader(new CacheReader({std::move(url), std::move(headers)}, std::move(options)));
+  Resource resource{std::move(url), std::move(headers), options.pulls};
+  std::unique_ptr<CacheReader> reader(new CacheReader(std::move(resource), std::move(options)));
   Wait wait = reader->readWait();
   wait.notice = nullptr;
   Status opened = reader->link_.open(wait);

@@ -39,6 +39,8 @@ struct ReaderOptions {
   // Tells the host who is there, name and version.
   std::string client = "native/" SEEKCACHE_VERSION;
   bool mayStartHost = true;
+  // Whoever reads is a demuxer that pulls.
+  bool pulls = false;
   // The longest that open() or one read() waits.
   std::chrono::milliseconds timeout{60'000};
   // Called at most once in a read, by the reading thread, when the read has taken this long and still waits.

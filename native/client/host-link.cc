@@ -70,7 +70,7 @@ Status HostLink::openOnce(Wait &wait, bool *isWorthRetry) {
   if (!reached) return reached;
   int64_t id = connection_->nextId();
   Result<Reply> reply =
-      connection_->request(id, protocol::open(id, resource_.url, resource_.headers, remainingMs(wait)), wait);
+      connection_->request(id, protocol::open(id, resource_.url, resource_.headers, remainingMs(wait), resource_.pulls), wait);
   if (!reply) {
     *isWorthRetry = connection_->isLost() && reply.error().is(code::kHostUnavailable);
     connection_.reset();

@@ -27,6 +27,8 @@ inline constexpr auto kAnswerGrace = std::chrono::seconds(5);
 struct Resource {
   std::string url;
   Headers headers;
+  // Its demuxer pulls: the host fetches early what such a one reads next.
+  bool pulls = false;
 };
 
 class HostLink {

@@ -185,8 +185,10 @@ std::string hello(std::string_view client) {
   return line({{"type", "hello"}, {"protocol", kVersion}, {"client", client}});
 }
 
-std::string open(int64_t id, std::string_view url, const Headers &headers, int64_t deadlineMs) {
-  return line({{"type", "open"}, {"id", id}, {"url", url}, {"headers", headerList(headers)}, {"deadlineMs", deadlineMs}});
+std::string open(int64_t id, std::string_view url, const Headers &headers, int64_t deadlineMs, bool pulls) {
+  Json message = {{"type", "open"}, {"id", id}, {"url", url}, {"headers", headerList(headers)}, {"deadlineMs", deadlineMs}};
+  if (pulls) message["pulls"] = true;
+  return line(message);
 }
 
 std::string locate(int64_t id, const Locate &fields) {

@@ -92,7 +92,7 @@ struct Ready {
 Result<Ready> parseReady(std::string_view line);
 
 std::string hello(std::string_view client);
-std::string open(int64_t id, std::string_view url, const Headers &headers, int64_t deadlineMs);
+std::string open(int64_t id, std::string_view url, const Headers &headers, int64_t deadlineMs, bool pulls = false);
 
 struct Locate {
   std::string_view session;

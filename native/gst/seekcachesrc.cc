@@ -74,6 +74,7 @@ seekcache::ReaderOptions readerOptions(GstSeekCacheSrc *self, const Settings &se
   options.cacheDir = settings.cacheDir;
   options.socketPath = settings.socketPath;
   options.client = "gstreamer/" SEEKCACHE_VERSION;
+  options.pulls = true;
   options.timeout = std::chrono::seconds(settings.timeoutSeconds == 0 ? 3600 : settings.timeoutSeconds);
   options.onSlowRead = [self] { noteSlowRead(self); };
   options.cancelSignal = self->priv->cancelSignal;

@@ -38,7 +38,7 @@ export const SeekIntent = v.union([
 export type SeekIntent = v.InferOutput<typeof SeekIntent>
 
 export const ClientMessage = v.variant('type', [
-  v.object({ type: v.literal('open'), id, url, headers, deadlineMs: v.optional(deadlineMs), canRenew: v.optional(v.boolean()) }),
+  v.object({ type: v.literal('open'), id, url, headers, deadlineMs: v.optional(deadlineMs), canRenew: v.optional(v.boolean()), pulls: v.optional(v.boolean()) }),
   v.object({
     type: v.literal('locate'), id, session, reader, start: position,
     lengthBytes: v.pipe(position, v.minValue(1)), deadlineMs, unreadable: v.optional(v.string()), wantsData: v.optional(v.boolean()),
