@@ -106,7 +106,7 @@ test('a request is held for a slow origin, and told apart when it is too slow', 
   assert.equal(tooSlow.status, 504)
   assert.ok(Number(tooSlow.headers.get('retry-after')) > 0)
   assert.equal(tooSlow.headers.get('content-type'), 'application/problem+json')
-  assert.match(((await tooSlow.json()) as { detail: string }).detail, /not answered within 0.5 s/)
+  assert.match(((await tooSlow.json()) as { detail: string }).detail, /sent nothing within 0.5 s/)
 })
 
 test('a held request is answered as soon as the origin is', async () => {
