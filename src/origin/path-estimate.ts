@@ -25,8 +25,13 @@ const INITIAL_RTT_MS = 60
 /** A queue is short below, long above these: a share of the round trip and some milliseconds of noise. */
 const SHORT_QUEUE = { share: 0.1, ms: 3 }
 const LONG_QUEUE = { share: 0.25, ms: 5 }
-/** Up to what fills any link it grows fast; beyond, by a part of that in each span, for its effect shows late. */
+/**
+ * Up to what fills any link it grows fast, and so it does while the rate rises with it (BBR's startup): what fills the link is
+ * not known before. Beyond, it grows by a part of that in each span, for its effect shows late.
+ */
 const FAST_GROWTH = 1.5
+const RISING = 1.2
+const RISING_GROWTH = 2
 const FAST_ROUND_TRIPS = 1.25
 const SLOW_GROWTH_ROUND_TRIPS = 0.15
 const SHRINKAGE = 0.7
@@ -159,11 +164,12 @@ export class PathEstimate {
 
   #judge(span: Span, durationMs: number): void {
     const rate = span.bytes / durationMs
+    const isRising = rate > RISING * (this.#bytesPerMs ?? Number.POSITIVE_INFINITY)
     this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * DECAY)
     if (!span.isFull || span.isUrgent || this.#isEased || span.firstBytesMs.length === 0) return
     const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
     if (meanMs - this.#rtt > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
-    else if (lowerQuartile(span.firstBytesMs) - this.#rtt < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms) this.#askedBytes = this.#grown()
+    else if (lowerQuartile(span.firstBytesMs) - this.#rtt < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms) this.#askedBytes = this.#grown(isRising)
   }
 
   #watchRoundTrip({ firstBytesMs }: Span, nowMs: number): void {
@@ -177,8 +183,9 @@ export class PathEstimate {
     this.#isEased = nowMs - this.#rttMetMs > ROUND_TRIP_HOLDS_MS
   }
 
-  #grown(): number {
+  #grown(isRising: boolean): number {
     const roundTripBytes = this.bandwidthDelayBytes
+    if (isRising) return Math.min(this.#asked * RISING_GROWTH, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
     if (this.#asked < FAST_ROUND_TRIPS * roundTripBytes) return Math.min(this.#asked * FAST_GROWTH, FAST_ROUND_TRIPS * roundTripBytes)
     return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * roundTripBytes, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
   }
