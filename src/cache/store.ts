@@ -160,6 +160,11 @@ export class Store {
     return { usedBytes: room.usedBytes, evictedBytes: room.evictedBytes, damagedChunks, degraded: this.#disk.failure }
   }
 
+  /** Nothing can be written to the disk now. */
+  get isDegraded(): boolean {
+    return this.#disk.failure !== undefined
+  }
+
   get maxSizeBytes(): number {
     return this.#options.maxSizeBytes
   }

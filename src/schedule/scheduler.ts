@@ -38,7 +38,7 @@ export type ScheduledGeneration = Pick<
 
 export type ScheduledSource = Pick<Source, 'fetch' | 'path' | 'display' | 'connections' | 'claim' | 'watchConnections'>
 
-export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'stats' | 'isCongested' | 'whenUncongested'>
+export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'isDegraded' | 'isCongested' | 'whenUncongested'>
 
 export interface SchedulerParts {
   readonly store: ScheduledStore
@@ -138,8 +138,9 @@ export class Scheduler {
   /** The window limits of a reader now. */
   get windowLimits(): WindowLimits {
     const { limits, store } = this.#parts
-    const isDegraded = store.stats.degraded !== undefined
-    const room = { ...limits, budgetBytes: store.maxSizeBytes, isDegraded, readerCount: this.#readers.size }
+    const { initialWindowBytes, maxWindowBytes } = limits
+    const { maxSizeBytes: budgetBytes, isDegraded } = store
+    const room = { initialWindowBytes, maxWindowBytes, budgetBytes, isDegraded, readerCount: this.#readers.size }
     return { ...windowBytes(room), sizeBytes: this.generation.sizeBytes }
   }
 
@@ -189,7 +190,7 @@ export class Scheduler {
     for (const reader of this.#readers) reader.refreshWindow()
     for (const action of this.#makePlan()) this.#perform(action)
     this.#isFull = this.#isAskedEnough
-    this.#parts.source.path.onReadahead(this.#isFull || this.#inFlight.size >= this.#maxFetches)
+    this.#parts.source.path.onReadahead(this.#isFull || this.#hasAllFetches)
   }
 
   /** Whether so much is under way as readahead may have; asked at each read of the network. */
@@ -203,8 +204,9 @@ export class Scheduler {
     return bytes
   }
 
-  get #maxFetches(): number {
-    return Math.min(this.#parts.limits.maxFetches, this.#parts.source.connections.limit)
+  get #hasAllFetches(): boolean {
+    const { size } = this.#inFlight
+    return size > 0 && (size >= this.#parts.limits.maxFetches || size >= this.#parts.source.connections.limit)
   }
 
   #makePlan(): SequentialAction[] {
@@ -216,14 +218,17 @@ export class Scheduler {
     const readers: PlanReader[] = inTurn.map((reader) =>
       reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader), isPassing: isSeekExpected && reader.movedAtMs === lastSeekMs }))
     const inFlight = [...this.#inFlight.values()]
-    this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), inFlight.length > 0 || readers.some(({ isFilling }) => isFilling))
+    const isWanting = inFlight.length > 0 || readers.some(({ isFilling }) => isFilling)
+    this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), isWanting)
+    if (!isWanting) return [] // all is there, as nearly always: the origin is no matter
     const facts = { arrived: this.generation.arrived, readers, inFlight }
     if (!this.#isRangeable) {
       const maxAheadBytes = this.generation.sizeBytes <= store.maxSizeBytes / 2 ? Number.POSITIVE_INFINITY : this.windowLimits.maxBytes
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
     const { path, connections } = this.#parts.source
-    const limits = planLimits({ path, connections, maxFetches: this.#maxFetches, inFlightCount: inFlight.length })
+    const maxFetches = Math.min(this.#parts.limits.maxFetches, connections.limit)
+    const limits = planLimits({ path, connections, maxFetches, inFlightCount: inFlight.length })
     return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
   }
 

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict'
 
 import { RangeSet, type Range } from '../../../src/bytes/ranges.ts'
 import type { Location } from '../../../src/cache/generation.ts'
-import type { StoreStats } from '../../../src/cache/store.ts'
 import type { ScheduledGeneration, ScheduledStore } from '../../../src/schedule/scheduler.ts'
 import { contentBytes, MAX_SLICE_BYTES } from './content.ts'
 
@@ -49,7 +48,7 @@ export class MemoryGeneration implements ScheduledGeneration {
 
 export class MemoryStore implements ScheduledStore {
   readonly maxSizeBytes: number
-  readonly stats: StoreStats = { usedBytes: 0, evictedBytes: 0, damagedChunks: 0, degraded: undefined }
+  readonly isDegraded = false
   #isCongested = false
   #waiters: (() => void)[] = []
 
