@@ -8,8 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 import { connect, SeekCacheError } from 'seekcache'
 import { CHUNK_BYTES } from '../src/bytes/ranges.ts'
+import { ControlClient } from '../src/client/control-client.ts'
 import { patternContent } from './support/content.ts'
-import { until } from './support/deadline.ts'
+import { until, within } from './support/deadline.ts'
 import { inOrder, startFaultOrigin, type Script } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -219,6 +220,22 @@ test('a resource of unknown size whose origin falls silent is waited for until t
   await assert.rejects(async () => {
     for await (const bytes of media.read(0, undefined, { deadlineMs: 500 })) assert.fail(`${bytes.length} bytes`)
   }, { code: 'ERR_SEEKCACHE_TIMEOUT', message: /sent nothing/ })
+})
+
+test('who closes a resource of unknown size ends its reads', async () => {
+  const script: Script = () => [{ kind: 'range-ignored' }, { kind: 'chunked' }, { kind: 'body-stalled', afterBytes: 0 }]
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost()
+  const client = await ControlClient.connect(host.socket)
+  try {
+    const { answer } = await client.request({ type: 'open', url: origin.url('live.ts'), headers: [] }, ['opened'])
+    const { session } = answer
+    const read = client.request({ type: 'locate', session, reader: 1, start: 0, lengthBytes: 1, deadlineMs: 3_600_000 }, ['data'])
+    client.note({ type: 'close', session })
+    await assert.rejects(within('the end of the read', read), { code: 'ERR_SEEKCACHE_CANCELLED' })
+  } finally {
+    client.close()
+  }
 })
 
 test('without its origin, a cached file plays', async () => {

@@ -12,6 +12,7 @@ import { pathToFileURL } from 'node:url'
 import { connect } from 'seekcache'
 
 import { patternContent } from './support/content.ts'
+import { until } from './support/deadline.ts'
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { shortFilm } from './support/media.ts'
@@ -22,6 +23,8 @@ import { randomOf, seedOfRun } from './support/random.ts'
 const SKIP = process.platform === 'linux' ? false : 'looks into /proc'
 const SEED = seedOfRun()
 const READ_BYTES = 65_536
+/** At most, as a host makes them where it is told nothing else. */
+const ORIGIN_CONNECTIONS = 8
 const PAGE_BYTES = 4096
 const TRACED: Env = { GST_TRACERS: 'leaks', GST_DEBUG: 'GST_TRACER:7', GST_DEBUG_NO_COLOR: '1' }
 
@@ -112,8 +115,8 @@ describe('no growth', { skip: SKIP }, () => {
       await cycleHost(host, url, content, anywhere, 700)
       const after = held(host)
       console.log(`host, seed ${SEED}: ${JSON.stringify({ before, after })}`)
-      // A connection to the origin or a closing one more or less, not one an opening.
-      assert.ok(after.fds - before.fds < 16, JSON.stringify({ before, after }))
+      // The connections to the origin come and go; what players have left is closed when the host gets to it.
+      await until('no descriptor is left over', () => held(host).fds <= before.fds + ORIGIN_CONNECTIONS)
       assert.ok(after.residentBytes - before.residentBytes < 30_000_000, JSON.stringify({ before, after }))
     })
   })

@@ -16,7 +16,7 @@ import type { MediaLibrary } from '../media.ts'
 import type { Renewals } from '../origin/renewals.ts'
 import type { CachedMedia, PassthroughMedia } from '../opening.ts'
 import type { Telemetry } from '../telemetry.ts'
-import { READ_BYTES, sendPiece, sendRange, type ReadBytes } from './body.ts'
+import { READ_BYTES, ReadBuffers, sendPiece, sendRange } from './body.ts'
 import { decide } from './conditions.ts'
 import { Connections, descriptorLimit, maxConnections } from './connections.ts'
 import { isMessage, refusalOf } from './guard.ts'
@@ -60,6 +60,7 @@ export class Proxy {
   readonly #parts: ProxyParts
   readonly #server: Server
   readonly #players = new Players()
+  readonly #buffers = new ReadBuffers()
   readonly #messages: PlayerMessages
   readonly #connections = new Connections(maxConnections(descriptorLimit()))
   #requests = 0
@@ -213,14 +214,18 @@ export class Proxy {
   ): Promise<void> {
     signal.addEventListener('abort', () => connection.close(false), { once: true })
     try {
-      const first = await connection.read(range.start, Math.min(READ_BYTES, range.end - range.start), {
-        deadlineMs: this.#options.waitMs,
+      await sendRange({
+        response,
+        range,
+        buffers: this.#buffers,
+        read: async (position, maxBytes, target) => {
+          const deadlineMs = response.headersSent ? this.#options.bodyWaitMs : this.#options.waitMs
+          return await connection.read(position, maxBytes, { deadlineMs, signal }, target)
+        },
         signal,
+        onFirst: writeHead,
+        onSent: (lengthBytes) => this.#parts.telemetry.servedBytes.inc(lengthBytes),
       })
-      writeHead()
-      const read: ReadBytes = async (position, maxBytes, target) =>
-        await connection.read(position, maxBytes, { deadlineMs: this.#options.bodyWaitMs, signal }, target)
-      await sendRange(response, range, first, read, signal, (lengthBytes) => this.#parts.telemetry.servedBytes.inc(lengthBytes))
       response.end()
       connection.close(true)
     } finally {

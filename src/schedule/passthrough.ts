@@ -4,7 +4,7 @@
  * Bytes that nobody has taken yet are bounded; beyond that the origin's connection is paused.
  */
 
-import type { SeekCacheError } from '../errors.ts'
+import { cancelled, type SeekCacheError } from '../errors.ts'
 import type { Telemetry } from '../telemetry.ts'
 import { orAborted, timeLimit } from './deadline.ts'
 import type { InFlight, InFlightEvents } from './in-flight.ts'
@@ -89,6 +89,7 @@ export class Passthrough {
 
   close(): void {
     this.#fetch?.cancel()
+    this.#end ??= { error: cancelled('the read') }
     this.#wake?.()
   }
 }
