@@ -26,12 +26,12 @@ const INITIAL_RTT_MS = 60
 const SHORT_QUEUE = { share: 0.1, ms: 3 }
 const LONG_QUEUE = { share: 0.25, ms: 5 }
 /**
- * Up to what fills any link it grows fast, and so it does while the rate rises with it (BBR's startup): what fills the link is
- * not known before. Beyond, it grows by a part of that in each span, for its effect shows late.
+ * Up to what fills any link it grows fast, and so it does while the rate rises with it, as what fills the link is not known
+ * before (BBR's startup doubles: a seek soon after an opening met the queue that the last step left). Beyond, it grows by a
+ * part of that in each span, for its effect shows late.
  */
 const FAST_GROWTH = 1.5
 const RISING = 1.2
-const RISING_GROWTH = 2
 const FAST_ROUND_TRIPS = 1.25
 const SLOW_GROWTH_ROUND_TRIPS = 0.15
 const SHRINKAGE = 0.7
@@ -185,7 +185,7 @@ export class PathEstimate {
 
   #grown(isRising: boolean): number {
     const roundTripBytes = this.bandwidthDelayBytes
-    if (isRising) return Math.min(this.#asked * RISING_GROWTH, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
+    if (isRising) return Math.min(this.#asked * FAST_GROWTH, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
     if (this.#asked < FAST_ROUND_TRIPS * roundTripBytes) return Math.min(this.#asked * FAST_GROWTH, FAST_ROUND_TRIPS * roundTripBytes)
     return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * roundTripBytes, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
   }
