@@ -2,8 +2,9 @@
  * What is fetched of a resource that has just been opened, before anybody asks: its head, and its container's index.
  *
  * A demuxer reads the head, and what it finds there sends it to the index (Matroska's Cues, an MP4's moov), most often at
- * the file's end, and GStreamer's, where it pulls, to the second cluster. All of it is wanted at once and as urgently as by a player that waits for it: once the first bytes have
- * told where, and not before, so that the head does not take all connections.
+ * the file's end, and GStreamer's, where it pulls, to the second cluster. All of it is wanted at once and as urgently as by a
+ * player that waits for it: once the first bytes have told where, and not before, so that the head does not take all
+ * connections.
  */
 
 import { containerIndex, secondCluster } from './bytes/container-index.ts'
