@@ -12,8 +12,8 @@ import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
 import type { Store } from '../src/cache/store.ts'
 import { extentFiles } from './support/cache-check.ts'
 import { type Content, patternContent } from './support/content.ts'
-import { startFaultOrigin } from './support/fault-origin.ts'
-import { startHost } from './support/host.ts'
+import { startFaultOrigin, type FaultOrigin } from './support/fault-origin.ts'
+import { startHost, type TestHost } from './support/host.ts'
 import { type Random, randomOf, seedOfRun } from './support/random.ts'
 import { assertBytes, fill, lostChunks, newGeneration, openStore } from './support/stores.ts'
 import { tempDir } from './support/temp-dir.ts'
@@ -220,14 +220,17 @@ test('an index that grows far beyond its first map keeps all of it', async () =>
   await store.close()
 })
 
+/** The whole film, through the proxy. */
+async function assertPlays(host: TestHost, origin: FaultOrigin, content: Content): Promise<void> {
+  const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
+  assert.ok(body.equals(content.read(0, content.sizeBytes)))
+}
+
 test('a host that was killed, and its index cut, is started once, and sets it aside', async () => {
   const content = patternContent(3_000_000)
   await using origin = await startFaultOrigin({ content })
   await using host = await startHost()
-  const play = async (): Promise<void> => {
-    const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
-    assert.ok(body.equals(content.read(0, content.sizeBytes)))
-  }
+  const play = async (): Promise<void> => await assertPlays(host, origin, content)
   await play()
   await host.kill9()
   const data = join(host.cacheDir, 'index', 'data.mdb')
@@ -244,10 +247,7 @@ test('a host that was killed, and its index destroyed, starts again, and fetches
   const content = patternContent(3_000_000)
   await using origin = await startFaultOrigin({ content })
   await using host = await startHost()
-  const play = async (): Promise<void> => {
-    const body = Buffer.from(await (await fetch(host.proxyUrl(origin.url()))).arrayBuffer())
-    assert.ok(body.equals(content.read(0, content.sizeBytes)))
-  }
+  const play = async (): Promise<void> => await assertPlays(host, origin, content)
   // A damaged index of the same boot may end the host that trusts it (docs/GUARANTEES.md); the next one looks first.
   const startAndPlay = async (): Promise<void> => {
     await host.restart()

@@ -124,17 +124,19 @@ export class Generation {
 
   /**
    * Bytes from `position` on, at least one and at most `maxBytes`; undefined where the byte is not there (any more).
-   * Bytes from memory are views that never change; bytes from the file are read into `target` where one is given.
+   * Bytes from memory are views that never change; bytes from the file are read into what `target` gives, where it is there:
+   * who waits holds no buffer.
    */
-  async read(position: number, maxBytes: number, target?: Buffer): Promise<Buffer | undefined> {
+  async read(position: number, maxBytes: number, target?: () => Buffer): Promise<Buffer | undefined> {
     for (;;) {
       const inMemory = this.#chunks.read(position, maxBytes)
       if (inMemory !== undefined) return inMemory
       const found = await this.#checkedFileRun(position, maxBytes)
       if (found === 'gone') return this.#correct(position)
       if (found === 'lost') continue
-      const wanted = Math.min(found.end - position, maxBytes, target?.length ?? maxBytes)
-      const buffer = target?.subarray(0, wanted) ?? Buffer.allocUnsafeSlow(wanted)
+      const room = target?.()
+      const wanted = Math.min(found.end - position, maxBytes, room?.length ?? maxBytes)
+      const buffer = room?.subarray(0, wanted) ?? Buffer.allocUnsafeSlow(wanted)
       const readBytes = await this.#extents.read(found.extent, buffer, position - found.extent.start)
       if (readBytes === wanted) return buffer
       if (!this.#extents.isCurrent(found.extent)) continue // its file was gone

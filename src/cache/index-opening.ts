@@ -4,8 +4,7 @@
  * A host that leaves writes down the checksum of LMDB's file, so that the next one knows it as it was left. After a kill in
  * the same boot the file is what the kernel holds, and is taken as it is where it is whole. In every other case (another boot,
  * a file that is not the one that was left or lacks its end, an index whose last opening ended in a crash) another process
- * reads it first. If that finds
- * anything wrong, the index is set aside, and a new one is begun with what could be read.
+ * reads it first. If that finds anything wrong, the index is set aside, and a new one is begun with what could be read.
  */
 
 import { fork } from 'node:child_process'

@@ -174,6 +174,6 @@ async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
 
 /** `process.exit` waits for every thread: for a disk that never answers, for a name server that takes half a minute. */
 function leave(host: Host, code: number): void {
-  if (host.hasHungThread || THREAD_WORK.some((kind) => process.getActiveResourcesInfo().includes(kind))) process.kill(process.pid, 'SIGKILL')
+  if (host.hasHungThread || process.getActiveResourcesInfo().some((kind) => THREAD_WORK.includes(kind))) process.kill(process.pid, 'SIGKILL')
   process.exit(code)
 }

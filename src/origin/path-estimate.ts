@@ -185,8 +185,8 @@ export class PathEstimate {
 
   #grown(isRising: boolean): number {
     const roundTripBytes = this.bandwidthDelayBytes
-    if (isRising) return Math.min(this.#asked * FAST_GROWTH, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
-    if (this.#asked < FAST_ROUND_TRIPS * roundTripBytes) return Math.min(this.#asked * FAST_GROWTH, FAST_ROUND_TRIPS * roundTripBytes)
+    const fastUpToBytes = (isRising ? MAX_ROUND_TRIPS_ASKED : FAST_ROUND_TRIPS) * roundTripBytes
+    if (this.#asked < fastUpToBytes) return Math.min(this.#asked * FAST_GROWTH, fastUpToBytes)
     return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * roundTripBytes, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
   }
 }

@@ -62,7 +62,7 @@ function surplusOf({ claim, share }: Stake): number {
 function deal(limit: number, stakes: readonly Stake[]): void {
   const wanting = stakes
     .filter(({ claim }) => claim.need !== 'none')
-    .sort((a, b) => rank(a.claim) - rank(b.claim) || Number(isServed(b.claim)) - Number(isServed(a.claim)) || a.claim.lastStartMs - b.claim.lastStartMs)
+    .sort((a, b) => rank(a.claim) - rank(b.claim) || a.claim.lastStartMs - b.claim.lastStartMs)
   const first = wanting[0]
   if (first === undefined) return
   const preferred = wanting.filter(({ claim }) => claim.need === first.claim.need)
@@ -72,11 +72,8 @@ function deal(limit: number, stakes: readonly Stake[]): void {
   }
 }
 
-/** Somebody waits, and his request is under way. */
-function isServed({ need, inFlight }: Claim): boolean {
-  return need === 'urgent' && inFlight > 0
-}
-
-function rank({ need }: Claim): number {
-  return need === 'urgent' ? 0 : 1
+/** Who waits and is being served, who waits, and all others. */
+function rank({ need, inFlight }: Claim): number {
+  if (need !== 'urgent') return 2
+  return inFlight > 0 ? 0 : 1
 }

@@ -199,7 +199,7 @@ export class PlayerConnection {
     return this.#blockedSinceMs === undefined ? 0 : performance.now() - this.#blockedSinceMs
   }
 
-  async read(position: number, maxBytes: number, options: WaitOptions & { readonly signal: AbortSignal }, target?: Buffer): Promise<Buffer> {
+  async read(position: number, maxBytes: number, options: WaitOptions & { readonly signal: AbortSignal }, target?: () => Buffer): Promise<Buffer> {
     this.#position = position
     this.#blockedSinceMs = undefined
     this.#waitingSinceMs = performance.now()
@@ -214,7 +214,7 @@ export class PlayerConnection {
     }
   }
 
-  async #readLive(position: number, maxBytes: number, options: WaitOptions & { readonly signal: AbortSignal }, target?: Buffer): Promise<Buffer> {
+  async #readLive(position: number, maxBytes: number, options: WaitOptions & { readonly signal: AbortSignal }, target?: () => Buffer): Promise<Buffer> {
     for (;;) {
       options.signal.throwIfAborted()
       if (this.#yieldingTo !== undefined) {

@@ -100,7 +100,7 @@ export class Reader {
    * come from a file and one is given.
    * @throws ERR_SEEKCACHE_TIMEOUT, _CANCELLED, or what the origin did instead
    */
-  async read(position: number, maxBytes: number, options: WaitOptions, target?: Buffer): Promise<Buffer> {
+  async read(position: number, maxBytes: number, options: WaitOptions, target?: () => Buffer): Promise<Buffer> {
     this.moveTo(position)
     for (;;) {
       const bytes = await this.#scheduler.generation.read(position, maxBytes, target)
