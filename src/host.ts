@@ -23,7 +23,7 @@ import { OriginMemory } from './origin/origin-memory.ts'
 import { Transport } from './origin/transport.ts'
 import { Proxy } from './proxy/server.ts'
 import { ProxyUrls } from './proxy/urls.ts'
-import type { ScheduleLimits } from './schedule/scheduler.ts'
+import type { ScheduleLimits } from './schedule/parts.ts'
 import { Telemetry, type Logger } from './telemetry.ts'
 import { VERSION } from './version.ts'
 

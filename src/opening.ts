@@ -27,7 +27,8 @@ import { SYSTEM_CLOCK } from './schedule/clock.ts'
 import { pause, timeLimit } from './schedule/deadline.ts'
 import type { InFlight } from './schedule/in-flight.ts'
 import { Passthrough } from './schedule/passthrough.ts'
-import { Scheduler, type ScheduleLimits } from './schedule/scheduler.ts'
+import type { ScheduleLimits } from './schedule/parts.ts'
+import { Scheduler } from './schedule/scheduler.ts'
 import type { Telemetry } from './telemetry.ts'
 
 /** Tries of a first request; then its failure is the answer. Mid-play, tries go on until the reader's deadline. */

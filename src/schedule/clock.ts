@@ -22,3 +22,40 @@ export const SYSTEM_CLOCK: Clock = {
     return { refresh: () => void timeout.refresh(), clear: () => clearTimeout(timeout) }
   },
 }
+
+/** One call to come, at a time that may be moved. */
+export class Alarm {
+  readonly #clock: Clock
+  readonly #onDue: () => void
+  #timer: Timer | undefined
+  #atMs = 0
+
+  constructor(clock: Clock, onDue: () => void) {
+    this.#clock = clock
+    this.#onDue = onDue
+  }
+
+  get isSet(): boolean {
+    return this.#timer !== undefined
+  }
+
+  /** In place of what was set before. */
+  set(delayMs: number): void {
+    this.clear()
+    this.#atMs = this.#clock.nowMs() + delayMs
+    this.#timer = this.#clock.startTimer(delayMs, () => {
+      this.#timer = undefined
+      this.#onDue()
+    })
+  }
+
+  /** No sooner than then; what was set for later holds. */
+  postpone(delayMs: number): void {
+    if (!this.isSet || this.#clock.nowMs() + delayMs > this.#atMs) this.set(delayMs)
+  }
+
+  clear(): void {
+    this.#timer?.clear()
+    this.#timer = undefined
+  }
+}

@@ -7,51 +7,18 @@
  */
 
 import { cancelled, SeekCacheError } from '../errors.ts'
-import type { Generation } from '../cache/generation.ts'
-import type { Store } from '../cache/store.ts'
 import { isAboutRange } from '../origin/retry.ts'
-import type { Source } from '../origin/source.ts'
-import type { Validator } from '../origin/validator.ts'
-import type { Telemetry } from '../telemetry.ts'
 import { intersect, type Range } from '../bytes/ranges.ts'
-import type { Clock, Timer } from './clock.ts'
+import { Alarm } from './clock.ts'
 import type { WindowLimits } from './demand.ts'
 import { Failures } from './failures.ts'
-import { InFlight, type InFlightEvents, type StallLimits } from './in-flight.ts'
+import { InFlight, type InFlightEvents } from './in-flight.ts'
 import { planLimits, windowBytes } from './limits.ts'
+import type { ScheduledGeneration, SchedulerParts } from './parts.ts'
 import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader, type ReaderOptions } from './reader.ts'
 import { SeekRhythm } from './seek-rhythm.ts'
 import { Waits, type WaitOptions } from './waits.ts'
-
-export interface ScheduleLimits {
-  readonly maxFetches: number
-  readonly initialWindowBytes: number
-  readonly maxWindowBytes: number
-  readonly stall: StallLimits
-}
-
-/** What the schedule needs of a generation, of the origin and of the store. */
-export type ScheduledGeneration = Pick<
-  Generation, 'sizeBytes' | 'arrived' | 'protectedRanges' | 'onLost' | 'write' | 'read' | 'locate'
->
-
-export type ScheduledSource = Pick<Source, 'fetch' | 'path' | 'display' | 'connections' | 'claim' | 'watchConnections'>
-
-export type ScheduledStore = Pick<Store, 'maxSizeBytes' | 'isDegraded' | 'isCongested' | 'whenUncongested'>
-
-export interface SchedulerParts {
-  readonly store: ScheduledStore
-  readonly generation: ScheduledGeneration
-  readonly source: ScheduledSource
-  readonly clock: Clock
-  readonly validator: Validator
-  readonly isRangeable: boolean
-  readonly limits: ScheduleLimits
-  readonly telemetry: Telemetry
-  /** Called once, when the origin turns out to have another version. */
-  readonly onSuperseded: () => void
-}
 
 export class Scheduler {
   readonly generation: ScheduledGeneration
@@ -68,14 +35,14 @@ export class Scheduler {
   /** A failure that another try does not mend; cleared when a reader asks again. */
   #failure: SeekCacheError | undefined
   #isRangeable: boolean
-  #retryTimer: Timer | undefined
-  #retryAtMs = 0
+  readonly #retry: Alarm
   #isPausedForDisk = false
   /** When the plan was made last, so much was under way as readahead may have. */
   #isFull = false
   #leadBytes = 0
   readonly #rhythm = new SeekRhythm()
-  #rhythmTimer: Timer | undefined
+  /** When the seek that is expected has not come. */
+  readonly #seekMissed: Alarm
 
   constructor(parts: SchedulerParts) {
     this.#parts = parts
@@ -83,6 +50,8 @@ export class Scheduler {
     this.#isRangeable = parts.isRangeable
     const { clock, telemetry } = parts
     this.#waits = new Waits({ clock, telemetry, onChange: () => this.requestPlan(), reasonOf: (position) => this.#reasonForWait(position) })
+    this.#retry = new Alarm(clock, () => this.requestPlan())
+    this.#seekMissed = new Alarm(clock, () => this.requestPlan())
     this.generation.protectedRanges = this.#protectedRanges
     this.generation.onLost = this.#onLost
     parts.source.watchConnections(() => this.requestPlan())
@@ -234,12 +203,10 @@ export class Scheduler {
 
   /** If it does not come, the plan is made again. */
   #isSeekExpected(): boolean {
-    this.#rhythmTimer?.clear()
-    this.#rhythmTimer = undefined
     const leftMs = this.#rhythm.nextExpectedMs - this.nowMs
-    if (leftMs <= 0) return false
-    this.#rhythmTimer = this.#parts.clock.startTimer(leftMs, () => this.requestPlan())
-    return true
+    if (leftMs > 0) this.#seekMissed.set(leftMs)
+    else this.#seekMissed.clear()
+    return this.#seekMissed.isSet
   }
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */
@@ -253,7 +220,7 @@ export class Scheduler {
     if (action.type !== 'fetch') return true
     if (this.#parts.source.connections.isPaused) return false
     if (this.#superseded !== undefined || (this.#failure !== undefined && !this.#waits.isAwaited(action))) return false
-    return this.#retryTimer === undefined && !this.#isPausedForDisk
+    return !this.#retry.isSet && !this.#isPausedForDisk
   }
 
   #perform(action: SequentialAction): void {
@@ -359,7 +326,8 @@ export class Scheduler {
     const remedy = this.#failures.remedyFor(error, fetch.startedMs, this.nowMs)
     if (remedy.kind === 'retry') {
       log.info({ resource, tries: remedy.tries }, error.message)
-      if (remedy.delayMs !== undefined) this.#retryLater(remedy.delayMs)
+      // No sooner than any failure says: an origin's Retry-After holds, whatever else breaks.
+      if (remedy.delayMs !== undefined) this.#retry.postpone(remedy.delayMs)
     } else if (remedy.kind === 'read-in-order') {
       log.warn({ resource }, `${error.message}: reading it in order`)
       this.#readInOrder()
@@ -375,18 +343,6 @@ export class Scheduler {
   #readInOrder(): void {
     this.#isRangeable = false
     for (const other of [...this.#inFlight.values()]) this.#drop(other, 'cancelled')
-  }
-
-  /** No sooner than any failure says: an origin's Retry-After holds, whatever else breaks. */
-  #retryLater(delayMs: number): void {
-    const atMs = this.nowMs + delayMs
-    if (this.#retryTimer !== undefined && atMs <= this.#retryAtMs) return
-    this.#retryAtMs = atMs
-    this.#retryTimer?.clear()
-    this.#retryTimer = this.#parts.clock.startTimer(delayMs, () => {
-      this.#retryTimer = undefined
-      this.requestPlan()
-    })
   }
 
   #pauseForDisk(): void {
@@ -412,8 +368,8 @@ export class Scheduler {
 
   close(): void {
     this.#isClosed = true
-    this.#retryTimer?.clear()
-    this.#rhythmTimer?.clear()
+    this.#retry.clear()
+    this.#seekMissed.clear()
     for (const fetch of [...this.#inFlight.values()]) this.#drop(fetch, 'cancelled')
     for (const reader of [...this.#readers]) this.closeReader(reader)
     this.#parts.source.watchConnections(undefined)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 
 import { RangeSet, type Range } from '../../../src/bytes/ranges.ts'
 import type { Location } from '../../../src/cache/generation.ts'
-import type { ScheduledGeneration, ScheduledStore } from '../../../src/schedule/scheduler.ts'
+import type { ScheduledGeneration, ScheduledStore } from '../../../src/schedule/parts.ts'
 import { contentBytes, MAX_SLICE_BYTES } from './content.ts'
 
 export class MemoryGeneration implements ScheduledGeneration {

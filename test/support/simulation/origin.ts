@@ -8,7 +8,7 @@ import { afterOverload, limitOf, nextProbeAtMs, UNLIMITED, type Allowance } from
 import { PathEstimate } from '../../../src/origin/path-estimate.ts'
 import type { Connections } from '../../../src/origin/pool.ts'
 import type { Fetch, FetchObserver } from '../../../src/origin/source.ts'
-import type { ScheduledSource } from '../../../src/schedule/scheduler.ts'
+import type { ScheduledSource } from '../../../src/schedule/parts.ts'
 import { SeekCacheError } from '../../../src/errors.ts'
 import type { Timer } from '../../../src/schedule/clock.ts'
 import { contentBytes } from './content.ts'
