@@ -32,7 +32,7 @@ if (files.length === 0) {
 }
 // Most tests start players and servers of their own, and some mind how busy the machine is: one file at a time on two cores.
 // Those of these files only compute, or wait for deadlines of seconds, and go two at a time first.
-const INSENSITIVE = /^test\/(admission|attacker-\w+|bytes|cache-key|container-index|crash-power|disk-(damage|verify)|fuzz|layers|path-estimate|plan|secrets|seek-rhythm|send-window|simulation|store|versions|waits)\.test\.ts$/
+const INSENSITIVE = /^test\/(admission|attacker-\w+|bytes|cache-key|container-index|crash-power|disk-(damage|verify)|fuzz|index-head|layers|path-estimate|plan|secrets|seek-rhythm|send-window|simulation|store|versions|waits)\.test\.ts$/
 const isInsensitive = (file) => INSENSITIVE.test(file.replaceAll(path.sep, '/'))
 const first = run(files.filter(isInsensitive), 2)
 const then = run(files.filter((file) => !isInsensitive(file)), availableParallelism() >= 4 ? 2 : 1)
