@@ -30,18 +30,12 @@ if (files.length === 0) {
   process.stderr.write(`no test file matches ${filters.join(' ') || 'test/**/*.test.ts'}\n`)
   process.exit(1)
 }
-// Most tests start players and servers of their own, and some mind how busy the machine is: one file at a time on two cores.
-// Those of these files only compute, or wait for deadlines of seconds, and go two at a time first.
-const INSENSITIVE = /^test\/(admission|attacker-\w+|bytes|cache-key|container-index|crash-power|disk-(damage|verify)|fuzz|index-head|layers|path-estimate|plan|secrets|seek-rhythm|send-window|simulation|store|versions|waits)\.test\.ts$/
-const isInsensitive = (file) => INSENSITIVE.test(file.replaceAll(path.sep, '/'))
-const first = run(files.filter(isInsensitive), 2)
-const then = run(files.filter((file) => !isInsensitive(file)), availableParallelism() >= 4 ? 2 : 1)
-process.exit(first || then)
-
-function run(files, concurrency) {
-  if (files.length === 0) return 0
-  return node('--import', 'tsx', '--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`, ...flags, ...files)
-}
+// As many at a time as there are cores, the longest first, so that none is left over at the end. They wait for what happens,
+// not for a time, so that a busy machine makes them slower and nothing else.
+const LONGEST = ['sanitize', 'faults', 'playback', 'http2', 'versions', 'simulation', 'crash-power', 'model', 'disk-faults', 'api']
+const inOrder = new Set([...LONGEST.flatMap((name) => files.filter((file) => path.basename(file) === `${name}.test.ts`)), ...files])
+const concurrency = Math.min(availableParallelism(), 4)
+process.exit(node('--import', 'tsx', '--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`, ...flags, ...inOrder))
 
 function node(...args) {
   return spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit', env: { SEEKCACHE_SEED: SEED, ...process.env } }).status ?? 1

@@ -2,12 +2,13 @@
 
 import { test } from 'node:test'
 
-import { runModel } from './support/model/run.ts'
+import { apart } from './support/apart.ts'
+import type { runModel } from './support/model/run.ts'
 import { seedOfRun } from './support/random.ts'
 
 const READS = 100_000
 const SEED = seedOfRun()
 
 test(`every read gives exactly one version's bytes, or a clear error (SEEKCACHE_SEED=${SEED})`, async (t) => {
-  t.diagnostic(await runModel({ seed: SEED, reads: READS }))
+  t.diagnostic(await apart<typeof runModel>(new URL('./support/model/run.ts', import.meta.url), 'runModel', { seed: SEED, reads: READS }))
 })

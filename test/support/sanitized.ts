@@ -43,11 +43,11 @@ function options(sanitizer: Sanitizer, program: string): Env {
   }
 }
 
-/** Builds what is named in binding.gyp, or does nothing where it is up to date. */
+/** Builds what is named in binding.gyp, with line numbers, or does nothing where it is up to date. */
 export function buildSanitized(sanitizer: Sanitizer, targets: readonly string[]): void {
   fillRegistry()
   const flags = `${FLAGS[sanitizer]} -D_GLIBCXX_ASSERTIONS -fno-omit-frame-pointer`
-  const { status, stdout, stderr } = make(sanitizer, `-O1 -g ${flags}`, flags, targets)
+  const { status, stdout, stderr } = make(sanitizer, `-O1 -g1 ${flags}`, flags, targets)
   if (status !== 0) throw new Error(`the build with the ${sanitizer} sanitizer failed: ${stdout}${stderr}`)
 }
 

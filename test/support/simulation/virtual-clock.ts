@@ -4,20 +4,56 @@
  */
 import type { Clock, Timer } from '../../../src/schedule/clock.ts'
 
-interface Entry {
-  dueMs: number
-  order: number
+/** A timer of the clock, and its entry in the heap. Objects of one class: closures for each cost a tenth of a simulation. */
+class VirtualTimer implements Timer {
+  dueMs = 0
+  order = 0
   /** Its place in the heap; -1 when it is not in it. */
-  index: number
+  index = -1
+  readonly #clock: VirtualClock
   readonly delayMs: number
-  readonly isQuiet: boolean
   readonly onDue: () => void
+  readonly isQuiet: boolean
+  /** Of the party that started it: those that are running. */
+  readonly #running: Set<VirtualTimer> | undefined
+  #isCleared = false
+
+  constructor(clock: VirtualClock, delayMs: number, onDue: () => void, isQuiet: boolean, running?: Set<VirtualTimer>) {
+    this.#clock = clock
+    this.delayMs = Math.max(0, delayMs)
+    this.onDue = onDue
+    this.isQuiet = isQuiet
+    this.#running = running
+    this.#start()
+  }
+
+  #start(): void {
+    this.#running?.add(this)
+    this.#clock.arm(this)
+  }
+
+  refresh(): void {
+    if (this.#isCleared) return
+    this.#clock.disarm(this)
+    this.#start()
+  }
+
+  clear(): void {
+    this.#isCleared = true
+    this.#running?.delete(this)
+    this.#clock.disarm(this)
+  }
+
+  fire(): void {
+    this.#running?.delete(this)
+    this.onDue()
+  }
 }
 
 export class VirtualClock {
   #nowMs = 0
   #order = 0
-  readonly #heap: Entry[] = []
+  readonly #heap: VirtualTimer[] = []
 
   nowMs(): number {
     return this.#nowMs
@@ -25,43 +61,16 @@ export class VirtualClock {
 
   /** @param isQuiet nothing waits for a promise upon this event, so that the next one may follow at once */
   startTimer(delayMs: number, onDue: () => void, isQuiet = false): Timer {
-    const entry: Entry = { dueMs: 0, order: 0, index: -1, delayMs: Math.max(0, delayMs), isQuiet, onDue }
-    let isCleared = false
-    this.#arm(entry)
-    return {
-      refresh: () => {
-        if (isCleared) return
-        this.#remove(entry)
-        this.#arm(entry)
-      },
-      clear: () => {
-        isCleared = true
-        this.#remove(entry)
-      },
-    }
+    return new VirtualTimer(this, delayMs, onDue, isQuiet)
   }
 
   /** A clock for one party, which knows how many of its timers are running. */
   facet(): Clock & { readonly running: number } {
     const clock = this
-    const running = new Set<object>()
+    const running = new Set<VirtualTimer>()
     return {
       nowMs: () => clock.#nowMs,
-      startTimer: (delayMs, onDue) => {
-        const token = {}
-        running.add(token)
-        const timer = clock.startTimer(delayMs, () => {
-          running.delete(token)
-          onDue()
-        })
-        return {
-          refresh: () => timer.refresh(),
-          clear: () => {
-            running.delete(token)
-            timer.clear()
-          },
-        }
-      },
+      startTimer: (delayMs, onDue) => new VirtualTimer(clock, delayMs, onDue, false, running),
       get running() {
         return running.size
       },
@@ -77,16 +86,16 @@ export class VirtualClock {
     await turn()
     afterEach()
     for (let first = this.#heap[0]; first !== undefined && first.dueMs <= untilMs; first = this.#heap[0]) {
-      this.#remove(first)
+      this.disarm(first)
       this.#nowMs = first.dueMs
-      first.onDue()
+      first.fire()
       if (first.isQuiet) continue
       await turn()
       afterEach()
     }
   }
 
-  #arm(entry: Entry): void {
+  arm(entry: VirtualTimer): void {
     entry.dueMs = this.#nowMs + entry.delayMs
     entry.order = this.#order++
     entry.index = this.#heap.length
@@ -94,7 +103,7 @@ export class VirtualClock {
     this.#up(entry)
   }
 
-  #remove(entry: Entry): void {
+  disarm(entry: VirtualTimer): void {
     const { index } = entry
     if (index < 0) return
     entry.index = -1
@@ -106,7 +115,7 @@ export class VirtualClock {
     this.#down(last)
   }
 
-  #up(entry: Entry): void {
+  #up(entry: VirtualTimer): void {
     while (entry.index > 0) {
       const parent = this.#heap[(entry.index - 1) >> 1]!
       if (!isBefore(entry, parent)) return
@@ -114,7 +123,7 @@ export class VirtualClock {
     }
   }
 
-  #down(entry: Entry): void {
+  #down(entry: VirtualTimer): void {
     for (;;) {
       const left = this.#heap[2 * entry.index + 1]
       const right = this.#heap[2 * entry.index + 2]
@@ -125,7 +134,7 @@ export class VirtualClock {
     }
   }
 
-  #swap(a: Entry, b: Entry): void {
+  #swap(a: VirtualTimer, b: VirtualTimer): void {
     const { index } = a
     a.index = b.index
     b.index = index
@@ -134,7 +143,7 @@ export class VirtualClock {
   }
 }
 
-function isBefore(a: Entry, b: Entry): boolean {
+function isBefore(a: VirtualTimer, b: VirtualTimer): boolean {
   return a.dueMs < b.dueMs || (a.dueMs === b.dueMs && a.order < b.order)
 }
 
