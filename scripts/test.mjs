@@ -30,12 +30,10 @@ if (files.length === 0) {
   process.stderr.write(`no test file matches ${filters.join(' ') || 'test/**/*.test.ts'}\n`)
   process.exit(1)
 }
-// As many at a time as there are cores, the longest first, so that none is left over at the end. They wait for what happens,
-// not for a time, so that a busy machine makes them slower and nothing else.
-const LONGEST = ['sanitize', 'faults', 'playback', 'http2', 'versions', 'simulation', 'crash-power', 'model', 'disk-faults', 'api']
-const inOrder = new Set([...LONGEST.flatMap((name) => files.filter((file) => path.basename(file) === `${name}.test.ts`)), ...files])
+// As many at a time as there are cores: they wait for what happens, not for a time, so that a busy machine makes them slower
+// and nothing else.
 const concurrency = Math.min(availableParallelism(), 4)
-process.exit(node('--import', 'tsx', '--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`, ...flags, ...inOrder))
+process.exit(node('--import', 'tsx', '--test', '--test-reporter=spec', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`, ...flags, ...files))
 
 function node(...args) {
   return spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit', env: { SEEKCACHE_SEED: SEED, ...process.env } }).status ?? 1
