@@ -4,12 +4,12 @@
  */
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { after, test } from 'node:test'
 
 import { connect, SeekCacheError } from 'seekcache'
 import { patternContent, type Content } from './support/content.ts'
 import { startFaultOrigin, type FaultOrigin } from './support/fault-origin.ts'
-import { startHost, type TestHost } from './support/host.ts'
+import { startHost } from './support/host.ts'
 import type { Fault, OriginRequest } from './support/origin-reply.ts'
 
 type Cache = Awaited<ReturnType<typeof connect>>
@@ -53,22 +53,23 @@ function versionsOf(kind: ValidatorKind, growthBytes: number, sizeBytes = SIZE_B
   ]
 }
 
-/** A host, an origin that serves one version at a time, and a connection that is made anew after a restart. */
+/** For all of them, one after another: each has an origin and so a resource of its own. */
+const HOST = await startHost()
+after(async () => await HOST.stop())
+
+/** The host, an origin that serves one version at a time, and a connection that is made anew after a restart. */
 class Stage implements AsyncDisposable {
   readonly origin: FaultOrigin
-  readonly #host: TestHost
   #cache: Cache
 
-  private constructor(origin: FaultOrigin, host: TestHost, cache: Cache) {
+  private constructor(origin: FaultOrigin, cache: Cache) {
     this.origin = origin
-    this.#host = host
     this.#cache = cache
   }
 
   static async set(version: Version): Promise<Stage> {
     const origin = await startFaultOrigin({ content: version.content, etag: version.etag, lastModified: version.lastModified, script: holdFarAhead })
-    const host = await startHost()
-    return new Stage(origin, host, await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false }))
+    return new Stage(origin, await connected())
   }
 
   serve({ content, etag, lastModified }: Version): void {
@@ -93,15 +94,18 @@ class Stage implements AsyncDisposable {
 
   async restart(): Promise<void> {
     await this.#cache.close()
-    await this.#host.restart()
-    this.#cache = await connect({ cacheDir: this.#host.cacheDir, socketPath: this.#host.socket, startHost: false })
+    await HOST.restart()
+    this.#cache = await connected()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#cache.close()
-    await this.#host.stop()
     await this.origin.stop()
   }
+}
+
+async function connected(): Promise<Cache> {
+  return await connect({ cacheDir: HOST.cacheDir, socketPath: HOST.socket, startHost: false })
 }
 
 async function rest(reading: AsyncIterable<Buffer>): Promise<Buffer> {
