@@ -16,7 +16,7 @@ import { promisify } from 'node:util'
 import { connect } from '../src/client/cache.ts'
 import { OWN_REQUEST_MS } from '../src/schedule/player-rules.ts'
 import { fileContent } from './support/content.ts'
-import { within } from './support/deadline.ts'
+import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type Script } from './support/fault-origin.ts'
 import { CLI_FILE, startHost, type TestHost } from './support/host.ts'
 import { longFilm, shortFilm } from './support/media.ts'
@@ -158,6 +158,25 @@ test('the next file of a playlist has its own options again', async () => {
   assert.equal(await mpv.get('prefetch-playlist'), true)
 })
 
+test('mpv stays near where it plays, for the host reads ahead; a value of the person is kept', async () => {
+  const film = await longFilm()
+  await using origin = await startNginx(path.dirname(film.files.mkv.path))
+  await using host = await startHost()
+  const heldSeconds = async (args: readonly string[], options: readonly string[] = []): Promise<number> => {
+    await using mpv = await scriptedMpv({ cacheDir: host.cacheDir, args: ['--pause', ...args], options })
+    await mpv.open(origin.url(film.files.mkv.name))
+    await until('mpv reads no further', async () => (await mpv.get('demuxer-cache-idle')) === true)
+    const seconds = Number(await mpv.get('demuxer-cache-duration'))
+    await mpv.open(film.files.mkv.path)
+    assert.equal(await mpv.get('cache-secs'), args.length > 0 ? 20 : 3_600_000)
+    return seconds
+  }
+  const [byItself, near, asTold] = [await heldSeconds([], ['readahead_seconds=0']), await heldSeconds([]), await heldSeconds(['--cache-secs=20'])]
+  assert.ok(near >= 5 && near < 9, `${near} s are held`) // up to a packet of each stream further
+  assert.ok(asTold >= 20 && asTold < 24, `${asTold} s are held`)
+  assert.ok(byItself > 40, `${byItself} s are held`)
+})
+
 test('playlists, HLS and DASH, and local files are left alone', async () => {
   const { files } = await shortFilm()
   await using origin = await startFaultOrigin({ content: fileContent(files.mkv.path) })
@@ -273,6 +292,7 @@ test('where the proxy refuses the connection or cannot play a file, the original
   await mpv.open(origin.url(), { 'http-header-fields': 'X-Token: 1', referrer: 'http://example.net/' })
   assert.equal(await openedAs(mpv), origin.url().replace('//', '//@'))
   assert.equal(await mpv.get('path'), origin.url())
+  assert.equal(await mpv.get('cache-secs'), 3_600_000)
   const { headers } = origin.requests[0] ?? assert.fail('nothing was asked for')
   assert.deepEqual([headers['x-token'], headers['referer']], ['1', 'http://example.net/'])
   assert.deepEqual([headers['host'], headers['authorization']], [`127.0.0.1:${origin.port}`, undefined])

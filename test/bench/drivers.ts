@@ -5,6 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import net from 'node:net'
 import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 
 import { endWithThisProcess } from '../support/children.ts'
 import { PATIENCE_MS } from '../support/deadline.ts'
@@ -17,6 +18,8 @@ import { type Usage, usageOf } from './usage.ts'
 export interface Driver extends AsyncDisposable {
   readonly uri: string
   readonly env: Readonly<Record<string, string>>
+  /** How mpv is started to play it. */
+  readonly mpvArgs?: readonly string[]
   /** Of the running cache process; undefined where there is none. */
   usage(): Usage | undefined
   restart(): Promise<void>
@@ -27,6 +30,8 @@ export interface Driver extends AsyncDisposable {
 export interface DriverOptions {
   /** Of the film at the origin. */
   readonly url: string
+  /** The same film here. */
+  readonly file?: string
   readonly logLevel?: string
   /** Of seekcache to the origin, at most. */
   readonly connections?: number
@@ -36,20 +41,21 @@ export interface DriverOptions {
 
 type StartDriver = (options: DriverOptions) => Promise<Driver>
 
+const MPV_SCRIPT = fileURLToPath(new URL('../../native/mpv/seekcache.lua', import.meta.url))
 const NOTHING = { env: {}, log: () => '' }
 
 export const START: Readonly<Record<DriverName, StartDriver>> = {
-  direct: async ({ url }) => ({
-    ...NOTHING,
-    uri: url,
-    usage: () => undefined,
-    restart: async () => {},
-    [Symbol.asyncDispose]: async () => {},
-  }),
+  local: async ({ file }) => withoutCache(pathToFileURL(file!).href),
+  direct: async ({ url }) => withoutCache(url),
+  'seekcache-script': async (options) => await startSeekcache(options, 'script'),
   'seekcache-proxy': async (options) => await startSeekcache(options, 'proxy'),
   'seekcache-element': async (options) => await startSeekcache(options, 'element'),
   'nginx-slice': startSlices,
   rclone: startRclone,
+}
+
+function withoutCache(uri: string): Driver {
+  return { ...NOTHING, uri, usage: () => undefined, restart: async () => {}, [Symbol.asyncDispose]: async () => {} }
 }
 
 /** Of the caches of others, those that are not here. */
@@ -57,14 +63,15 @@ export function missingDrivers(): DriverName[] {
   return spawnSync('rclone', ['version'], { stdio: 'ignore' }).status === 0 ? [] : ['rclone']
 }
 
-async function startSeekcache(options: DriverOptions, face: 'proxy' | 'element'): Promise<Driver> {
+async function startSeekcache(options: DriverOptions, face: 'proxy' | 'script' | 'element'): Promise<Driver> {
   const { url, logLevel = 'warn', connections = 8, authorityFile } = options
   const env = authorityFile === undefined ? {} : { NODE_EXTRA_CA_CERTS: authorityFile }
   const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)], env })
   return {
     get uri() {
-      return face === 'proxy' ? host.proxyUrl(url) : `seekcache+${url}`
+      return { proxy: host.proxyUrl(url), script: url, element: `seekcache+${url}` }[face]
     },
+    ...(face === 'script' ? { mpvArgs: [`--script=${MPV_SCRIPT}`, `--script-opts=seekcache-cache_dir=${host.cacheDir}`] } : {}),
     get env() {
       return host.clientEnv
     },

@@ -42,7 +42,7 @@ const USAGE = `usage: npm run bench -- [options]
 Options with NAME may be repeated.
 `
 const DOCS_DIR = fileURLToPath(new URL('../../docs', import.meta.url))
-const QUICK_DRIVERS: readonly DriverName[] = ['direct', 'seekcache-proxy', 'seekcache-element']
+const QUICK_DRIVERS: readonly DriverName[] = ['direct', 'seekcache-proxy', 'seekcache-script', 'seekcache-element']
 
 async function main(): Promise<void> {
   const { values } = parseArgs({

@@ -7,7 +7,7 @@
 import type { LinkOptions } from './link.ts'
 
 export type LinkName = 'main' | 'fast' | 'slow'
-export type DriverName = 'direct' | 'seekcache-proxy' | 'seekcache-element' | 'nginx-slice' | 'rclone'
+export type DriverName = 'local' | 'direct' | 'seekcache-proxy' | 'seekcache-script' | 'seekcache-element' | 'nginx-slice' | 'rclone'
 export type PlayerName = 'mpv' | 'playbin' | 'mpv-exact'
 export type FormatName = 'mkv' | 'mp4'
 
@@ -23,8 +23,10 @@ export const FORMATS: readonly FormatName[] = ['mkv', 'mp4']
 
 /** What each is, in words for the report. */
 export const DRIVERS: Readonly<Record<DriverName, string>> = {
+  local: 'the player itself, the film on its own disk: what the link cannot slow down',
   direct: 'the player itself, no cache',
   'seekcache-proxy': 'seekcache, any player over its HTTP proxy',
+  'seekcache-script': "seekcache, mpv with its script, which hands web media to the proxy",
   'seekcache-element': "seekcache, GStreamer's element that reads the cache's files",
   'nginx-slice': 'nginx, `slice 1m` and `proxy_cache`',
   rclone: '`rclone serve http --vfs-cache-mode full`',
@@ -77,7 +79,7 @@ export function combinationsOf(selection: Selection): Combination[] {
     for (const player of selection.players) {
       for (const format of link === 'main' ? selection.formats : selection.formats.slice(0, 1)) {
         const isMain = link === 'main' && format === selection.formats[0]
-        const drivers = selection.drivers.filter((driver) => canDrive(driver, player) && (isMain || isOurs(driver)))
+        const drivers = selection.drivers.filter((driver) => canDrive(driver, player) && (isMain || isOurs(driver) || (driver === 'local' && link === 'main')))
         if (drivers.length > 0) found.push({ link, player, format, drivers })
       }
     }
@@ -86,7 +88,8 @@ export function combinationsOf(selection: Selection): Combination[] {
 }
 
 function canDrive(driver: DriverName, player: PlayerName): boolean {
-  return driver !== 'seekcache-element' || player === 'playbin'
+  if (driver === 'seekcache-element') return player === 'playbin'
+  return driver !== 'seekcache-script' || player !== 'playbin'
 }
 
 function isOurs(driver: DriverName): boolean {

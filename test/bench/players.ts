@@ -14,6 +14,7 @@ import type { PlayerName } from './matrix.ts'
 export interface Task {
   readonly uri: string
   readonly env: Readonly<Record<string, string>>
+  readonly mpvArgs?: readonly string[]
   readonly placesPercent: readonly number[]
   readonly dwellSeconds: number
 }
@@ -36,8 +37,8 @@ export const SIT: Readonly<Record<PlayerName, (task: Task) => Promise<Sitting>>>
   playbin: sitAtPlaybin,
 }
 
-async function sitAtMpv({ uri, env, placesPercent, dwellSeconds }: Task, seekFlags: string): Promise<Sitting> {
-  await using mpv = await startMpv({ env })
+async function sitAtMpv({ uri, env, mpvArgs, placesPercent, dwellSeconds }: Task, seekFlags: string): Promise<Sitting> {
+  await using mpv = await startMpv({ env, args: mpvArgs ?? [] })
   const open = await step('open', async () => void (await mpv.open(uri)))
   const seeks: Step[] = []
   for (const percent of placesPercent) {

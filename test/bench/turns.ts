@@ -102,6 +102,7 @@ async function runTurn(
     driver,
     player: combination.player,
     url: `${origin.url}/${film.files[combination.format].name}`,
+    file: film.files[combination.format].path,
     device: DEVICE,
     opens: effort.opens,
     placesPercent: effort.places.filter((_, i) => i % effort.rounds === round),

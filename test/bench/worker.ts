@@ -13,6 +13,7 @@ export interface TurnTask {
   readonly driver: DriverName
   readonly player: PlayerName
   readonly url: string
+  readonly file: string
   readonly device: string
   readonly opens: number
   readonly placesPercent: readonly number[]
@@ -60,7 +61,7 @@ async function takeTurn(task: TurnTask): Promise<TurnResult> {
 }
 
 async function sit(driver: Driver, task: TurnTask, placesPercent: readonly number[], dwellSeconds: number): Promise<Sitting> {
-  return await SIT[task.player]({ uri: driver.uri, env: driver.env, placesPercent, dwellSeconds })
+  return await SIT[task.player]({ uri: driver.uri, env: driver.env, ...(driver.mpvArgs === undefined ? {} : { mpvArgs: driver.mpvArgs }), placesPercent, dwellSeconds })
 }
 
 async function phase(driver: Driver, task: TurnTask, dwellSeconds: number): Promise<Phase> {
