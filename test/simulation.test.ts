@@ -75,6 +75,16 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
       player([read(241_178), { kind: 'reopen', afterMs: 0 }, read(21_095), read(1)], { startMs: 1, at: 38 }),
     ],
   },
+  'a fill goes on while a seek is expected of a player that has what it needs': {
+    link: { ...CALM.link, rttMs: 10 },
+    maxFetches: 1,
+    outages: [{ kind: 'down', fromMs: 0, durationMs: 0 }],
+    readers: [
+      player([read(39_936), read(1), seek(37), { kind: 'read', lengthBytes: 21_181, pieceBytes: 16 * KIB, bytesPerMs: 1250 }]),
+      player([seek(162), read(1), seek(0)], { kind: 'fill' }),
+      player([seek(0)]),
+    ],
+  },
   'of two that fill over one connection, in small answers, each gets its turn': {
     sizeBytes: 1_661_756,
     link: { ...CALM.link, rttMs: 200 },

@@ -172,9 +172,9 @@ function urgentBytes({ maxFetches, bandwidthDelayBytes }: PlanLimits): number {
   return Math.max(maxFetches * URGENT_BYTES, Math.floor(URGENT_SHARE * bandwidthDelayBytes))
 }
 
-/** Whether all that is urgent for it has arrived. */
-function hasUrgent({ position, windowEnd }: PlanReader, { arrived, limits }: PlanState): boolean {
-  return arrived.covers(position, Math.min(windowEnd, position + urgentBytes(limits)))
+/** Whether all that is urgent for it, and is asked for at all, has arrived. */
+function hasUrgent(reader: PlanReader, { arrived, limits }: PlanState): boolean {
+  return arrived.covers(reader.position, Math.min(wantedEnd(reader, limits), reader.position + urgentBytes(limits)))
 }
 
 /**
