@@ -67,7 +67,7 @@ function groupsOf(rows: readonly Row[]): Group[] {
     measures.map(([measure, valueOf]) => ({
       title: `${player}: ${measure}`,
       bars: shown
-        .filter((row) => row.player === player)
+        .filter((row) => row.player === player && row.driver !== 'local')
         .map((row) => ({ label: row.driver, value: valueOf(row), isOurs: row.driver.startsWith('seekcache') })),
     })),
   )

@@ -42,7 +42,7 @@ ${seeks} places to seek to, in descending order, so that none has been read ahea
 - **open**: from the command to the first picture, with an empty cache and no connection to the origin.
 - **cold seek**: to a place that is not cached, until it plays (mpv) or shows the picture (playbin) there; ${effort.dwellSeconds} s between seeks.
 - **again**: the same seeks in a new player process, ${effort.againDwellSeconds} s between them. **restarted**: once more, after the cache's process
-  was ended and started again. **open again**: the open before the seeks again.
+  was ended and started again. **open again**: the open before the seeks again, and as many more as there are on an empty cache.
 - Times are ms: median / p95, which of so few is about the largest.
 - **link MB**: what came over the link in a round's cold + again + restarted sitting, with the headers of IP and TCP. A player
   reads ahead all the time, so this grows with the time between seeks, and what one sitting has not read ahead the next one does.

@@ -78,7 +78,7 @@ function rowOf(combination: Combination, driver: DriverName, failures: number, r
     coldMs: seeks(({ cold }) => cold),
     againMs: seeks(({ again }) => again),
     restartedMs: seeks(({ restarted }) => restarted),
-    openAgainMs: open(({ again }) => again),
+    openAgainMs: spreadOf(results.flatMap(({ opensAgain }) => opensAgain.map(({ open }) => open.ms))),
     openRestartedMs: open(({ restarted }) => restarted),
     linkMegabytes,
     linkShareOfFilm: Math.round((sum * 1e9) / filmBytes) / 1000,

@@ -31,6 +31,8 @@ export interface Phase extends Sitting {
 export interface TurnResult {
   /** Each with an empty cache. */
   readonly opens: readonly Sitting[]
+  /** Each with what the cold sitting has left in it. */
+  readonly opensAgain: readonly Sitting[]
   readonly cold: Phase
   readonly again: Phase
   readonly restarted: Phase
@@ -52,12 +54,14 @@ async function takeTurn(task: TurnTask): Promise<TurnResult> {
   const cold = await phase(driver, task, task.dwellSeconds)
   opens.push(cold)
   const again = await phase(driver, task, task.againDwellSeconds)
+  const opensAgain: Sitting[] = [again]
+  while (opensAgain.length < task.opens) opensAgain.push(await sit(driver, task, [], 0))
   const before = driver.usage()
   await driver.restart()
   const restarted = await phase(driver, task, task.againDwellSeconds)
   const after = driver.usage()
   const usage = before === undefined || after === undefined ? undefined : combined(before, after)
-  return { opens, cold, again, restarted, ...(usage === undefined ? {} : { usage }), log: driver.log() }
+  return { opens, opensAgain, cold, again, restarted, ...(usage === undefined ? {} : { usage }), log: driver.log() }
 }
 
 async function sit(driver: Driver, task: TurnTask, placesPercent: readonly number[], dwellSeconds: number): Promise<Sitting> {
