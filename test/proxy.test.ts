@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
-import { test } from 'node:test'
+import { after, test } from 'node:test'
 
 import { decide } from '../src/proxy/conditions.ts'
 import { patternContent, type Content } from './support/content.ts'
@@ -13,6 +13,10 @@ import type { Fault } from './support/origin-reply.ts'
 
 const CONTENT = patternContent(5_000_000)
 
+/** For all tests that need no host of its own options: each has an origin, and so resources, of its own. */
+const HOST = await startHost()
+after(async () => await HOST.stop())
+
 interface Served extends AsyncDisposable {
   readonly origin: FaultOrigin
   readonly host: TestHost
@@ -21,10 +25,10 @@ interface Served extends AsyncDisposable {
 
 async function serve(options: Partial<FaultOriginOptions> = {}, args: readonly string[] = []): Promise<Served> {
   const origin = await startFaultOrigin({ content: CONTENT, contentType: 'video/mp4', etag: '"v1"', ...options })
-  const host = await startHost({ args })
+  const host = args.length === 0 ? HOST : await startHost({ args })
   const url = host.proxyUrl(origin.url('film.mp4'))
   const dispose = async (): Promise<void> => {
-    await host.stop()
+    if (host !== HOST) await host.stop()
     await origin.stop()
   }
   return { origin, host, url, [Symbol.asyncDispose]: dispose }
