@@ -242,6 +242,7 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
   served.origin.setScript(undefined)
   served.origin.release()
   assert.equal((await again).status, 206, 'it was refused once')
+  await elapse(OWN_REQUEST_MS + 10)
   assert.equal(await say({ timeSeconds: 75, durationSeconds: 100 }), 204)
   await served.origin.when('the guess', (origin) => origin.requests.some(({ range }) => range?.start === 150_000_000))
   for (const body of [{}, { byte: -1 }, { byte: 'x' }, { timeSeconds: 1 }, { timeSeconds: 1, durationSeconds: 0 }, 'text']) {
@@ -251,6 +252,24 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
   assert.equal((await fetch(served.url('one', '/hint'), { method: 'POST', body: '{"byte":1}', headers: { origin: 'http://127.0.0.1:1' } })).status, 403)
   assert.equal((await fetch(served.url('one', '/hint'), { method: 'POST', body: 'x'.repeat(70_000) })).status, 400)
   target.destroy()
+})
+
+test('a seek that is announced after its own request has come is fetched there, not where it was guessed to be', async () => {
+  await using served = await serve()
+  const url = served.url('one')
+  for (let percent = 60; percent < 80; percent++) {
+    const askedMs = performance.now()
+    const own = await get(url, 50_000_000)
+    await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify({ timeSeconds: percent, durationSeconds: 100 }) })
+    const isSoon = performance.now() - askedMs < OWN_REQUEST_MS // later the request counts for an earlier one's
+    await own.take(MIB)
+    own.destroy()
+    if (!isSoon) continue
+    const guess = percent * 2_000_000
+    const guessed = served.origin.requests.filter(({ range }) => range?.start !== undefined && Math.abs(range.start - guess) < MIB)
+    return assert.deepEqual(guessed.map(({ range }) => range), [])
+  }
+  assert.fail('no hint came soon after its request')
 })
 
 test('an announced seek leaves alone who is another player, who reads, and who waits at the target', async () => {

@@ -13,7 +13,7 @@ import type { SeekIntent } from '../control/protocol.ts'
 import { cancelled, isCode } from '../errors.ts'
 import type { CachedMedia } from '../opening.ts'
 import { Bookmark } from '../schedule/bookmark.ts'
-import { continuesRun, endsInMs, INTENT_MS, isElsewhere, isLeft, isProbe, targetOf } from '../schedule/player-rules.ts'
+import { continuesRun, endsInMs, INTENT_MS, isElsewhere, isLeft, isProbe, mayBeOwnRequest, targetOf } from '../schedule/player-rules.ts'
 import type { Reader, Run } from '../schedule/reader.ts'
 import type { WaitOptions } from '../schedule/waits.ts'
 
@@ -104,11 +104,14 @@ export class Player {
     return connection
   }
 
+  /** A try to go on comes at once. After any other request the player may be back by a seek of its own. */
   #refuseLeft(start: number): void {
     const nowMs = performance.now()
-    this.#refused = this.#refused.filter(({ untilMs }) => untilMs > nowMs)
-    const index = this.#refused.findIndex(({ position }) => position === start)
-    if (index === -1) return
+    const index = this.#refused.findIndex(({ position, untilMs }) => position === start && untilMs > nowMs)
+    if (index === -1) {
+      this.#refused = []
+      return
+    }
     this.#refused.splice(index, 1)
     throw cancelled('the read that a seek has made useless')
   }
@@ -136,12 +139,16 @@ export class Player {
     }
   }
 
-  /** Reads that wait elsewhere end, and what is there begins to be fetched. */
+  /**
+   * Reads that wait elsewhere end, and what is there begins to be fetched: not where the seek's own request has come already,
+   * for that tells the place, and a guessed one would be fetched in its way.
+   */
   announce(intent: SeekIntent): void {
+    const hasCome = [...this.#connections].some(({ ageMs }) => mayBeOwnRequest(ageMs))
     for (const connection of this.#connections) {
       connection.endIfStalled(intent, (position) => this.#refused.push({ position, untilMs: performance.now() + REFUSAL_MS }))
     }
-    this.#next.keep(targetOf(intent, this.#media.record.sizeBytes), INTENT_MS)
+    if (!hasCome) this.#next.keep(targetOf(intent, this.#media.record.sizeBytes), INTENT_MS)
   }
 }
 
@@ -261,12 +268,15 @@ export class PlayerConnection {
     if (!this.#isClosed) this.#open()
   }
 
+  get ageMs(): number {
+    return performance.now() - this.#openedAtMs
+  }
+
   /** The player goes elsewhere; a read that waits is not needed any more, if it waits for long. */
   endIfStalled(intent: SeekIntent, onEnd: (position: number) => void): void {
-    const nowMs = performance.now()
     const sinceMs = this.#waitingSinceMs
     if (sinceMs === undefined || !isElsewhere(intent, this.#position)) return
-    const delayMs = endsInMs(nowMs - this.#openedAtMs, nowMs - sinceMs)
+    const delayMs = endsInMs(this.ageMs, performance.now() - sinceMs)
     if (delayMs === undefined) return
     const end = (): void => {
       if (this.#isClosed || this.#waitingSinceMs !== sinceMs) return

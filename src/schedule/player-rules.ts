@@ -22,6 +22,11 @@ const STALLED_MS = 100
 /** What tells of a seek may come later than the seek's own first request; a request so young may be that. */
 export const OWN_REQUEST_MS = 250
 
+/** Whether a request of that age may be the one of a seek that was announced now. */
+export function mayBeOwnRequest(requestAgeMs: number): boolean {
+  return requestAgeMs < OWN_REQUEST_MS
+}
+
 /** Whether a request that asks for this goes on where a run of the same player was. */
 export function continuesRun(demand: Demand, start: number): boolean {
   return start >= Math.max(demand.runStart, demand.position - STEP_BACK_BYTES) && start <= demand.position + STEP_AHEAD_BYTES
@@ -42,7 +47,7 @@ export function isLeft(blockedForMs: number): boolean {
  * Who ends the seek's own read loses the index that the player was looking up, and the seek hangs.
  */
 export function endsInMs(requestAgeMs: number, waitedMs: number): number | undefined {
-  return requestAgeMs < OWN_REQUEST_MS ? undefined : Math.max(0, STALLED_MS - waitedMs)
+  return mayBeOwnRequest(requestAgeMs) ? undefined : Math.max(0, STALLED_MS - waitedMs)
 }
 
 /** A seek that was announced comes within this. */
