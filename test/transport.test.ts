@@ -11,6 +11,8 @@ import { within } from './support/deadline.ts'
 import { inOrder, startFaultOrigin, whenever, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
 
 const SIZE_BYTES = 8 * 2 ** 20
+/** So much that a window would be believed to have grown. */
+const CARRIED_BYTES = 300_000
 
 interface Setup {
   readonly origin: FaultOrigin
@@ -87,6 +89,23 @@ test('a cancelled request takes its connection with it, and another one is made 
   const [first, second] = origin.requests
   assert.ok(first !== undefined && second !== undefined && second.connection !== first.connection && second.connection <= 4, 'a ready one carried it')
   await origin.when('a fifth connection', ({ connections }) => connections.accepted === 5)
+})
+
+test('a connection in the place of a cancelled one begins with a first window, whatever that one had carried', async (t) => {
+  const { source, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: CARRIED_BYTES }) })
+  source.warm()
+  await when('four connections', ({ connections }) => connections.windowsBytes.length === 4)
+  let carriedBytes = 0
+  const fetch = await within('what it carries', new Promise<Fetch>((resolve, reject) => {
+    const started = source.fetch({ start: 0, end: SIZE_BYTES, known: undefined }, {
+      onHead: () => {},
+      onBytes: (_, bytes) => (carriedBytes += bytes.length) === CARRIED_BYTES && resolve(started),
+      onEnd: reject,
+    })
+  }))
+  fetch.cancel()
+  await when('four connections again', ({ connections }) => connections.windowsBytes.length === 4)
+  assert.deepEqual(source.connections.windowsBytes, Array.from({ length: 4 }, () => FIRST_WINDOW_BYTES))
 })
 
 test('a refused answer takes its connection with it', async (t) => {

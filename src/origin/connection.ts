@@ -23,7 +23,8 @@ export class Connection {
   isBusy = false
   /** When it last carried a byte, ms of the monotonic clock; 0 if never. */
   lastUsedMs = 0
-  readonly #window = new SendWindow()
+  /** Of the socket that there is: another one begins anew. */
+  #window = new SendWindow()
   readonly #client: Client
   readonly #url: URL
   readonly #events: CarrierEvents
@@ -70,6 +71,7 @@ export class Connection {
 
   #dial(): WarmSocket {
     this.#hasAnswered = false
+    this.#window = new SendWindow()
     this.#socket = new WarmSocket(this.#connect, this.#target, {
       ...this.#events,
       onReady: () => this.isBusy || this.#events.onReady(),
@@ -117,9 +119,10 @@ export class Connection {
         if (isPaused) controller?.pause()
       },
       onResponseData: (_, bytes) => {
+        if (isCancelled) return
         this.lastUsedMs = performance.now()
         this.#window.onBytes(bytes.length, this.lastUsedMs)
-        if (!isCancelled) observer.onBytes(bytes)
+        observer.onBytes(bytes)
       },
       onResponseEnd: () => isCancelled || observer.onEnd(undefined),
       onResponseError: (_, error) => {
