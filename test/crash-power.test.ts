@@ -8,7 +8,7 @@ import { apart } from './support/apart.ts'
 import { whyNoShim } from './support/disk-shim.ts'
 import { seedOfRun } from './support/random.ts'
 
-const IMAGES = 100
+const IMAGES = 150
 
 test('after a power cut at any operation the store opens, and gives right bytes alone', async (t) => {
   const why = whyNoShim()

@@ -19,7 +19,7 @@ export interface Driver extends AsyncDisposable {
   readonly uri: string
   readonly env: Readonly<Record<string, string>>
   /** How mpv is started to play it. */
-  readonly mpvArgs?: readonly string[]
+  readonly mpvArgs: readonly string[]
   /** Of the running cache process; undefined where there is none. */
   usage(): Usage | undefined
   restart(): Promise<void>
@@ -42,7 +42,7 @@ export interface DriverOptions {
 type StartDriver = (options: DriverOptions) => Promise<Driver>
 
 const MPV_SCRIPT = fileURLToPath(new URL('../../native/mpv/seekcache.lua', import.meta.url))
-const NOTHING = { env: {}, log: () => '' }
+const NOTHING = { env: {}, mpvArgs: [], log: () => '' }
 
 export const START: Readonly<Record<DriverName, StartDriver>> = {
   local: async ({ file }) => withoutCache(pathToFileURL(file!).href),
@@ -71,7 +71,7 @@ async function startSeekcache(options: DriverOptions, face: 'proxy' | 'script' |
     get uri() {
       return { proxy: host.proxyUrl(url), script: url, element: `seekcache+${url}` }[face]
     },
-    ...(face === 'script' ? { mpvArgs: [`--script=${MPV_SCRIPT}`, `--script-opts=seekcache-cache_dir=${host.cacheDir}`] } : {}),
+    mpvArgs: face === 'script' ? [`--script=${MPV_SCRIPT}`, `--script-opts=seekcache-cache_dir=${host.cacheDir}`] : [],
     get env() {
       return host.clientEnv
     },

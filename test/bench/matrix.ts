@@ -79,7 +79,7 @@ export function combinationsOf(selection: Selection): Combination[] {
     for (const player of selection.players) {
       for (const format of link === 'main' ? selection.formats : selection.formats.slice(0, 1)) {
         const isMain = link === 'main' && format === selection.formats[0]
-        const drivers = selection.drivers.filter((driver) => canDrive(driver, player) && (isMain || isOurs(driver) || (driver === 'local' && link === 'main')))
+        const drivers = selection.drivers.filter((driver) => canDrive(driver, player) && (isMain || isOurs(driver, link)))
         if (drivers.length > 0) found.push({ link, player, format, drivers })
       }
     }
@@ -92,6 +92,7 @@ function canDrive(driver: DriverName, player: PlayerName): boolean {
   return driver !== 'seekcache-script' || player !== 'playbin'
 }
 
-function isOurs(driver: DriverName): boolean {
-  return driver === 'direct' || driver.startsWith('seekcache')
+/** Or what ours is compared with; the local film knows no link. */
+function isOurs(driver: DriverName, link: LinkName): boolean {
+  return driver === 'direct' || driver.startsWith('seekcache') || (driver === 'local' && link === 'main')
 }

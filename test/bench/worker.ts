@@ -65,7 +65,7 @@ async function takeTurn(task: TurnTask): Promise<TurnResult> {
 }
 
 async function sit(driver: Driver, task: TurnTask, placesPercent: readonly number[], dwellSeconds: number): Promise<Sitting> {
-  return await SIT[task.player]({ uri: driver.uri, env: driver.env, ...(driver.mpvArgs === undefined ? {} : { mpvArgs: driver.mpvArgs }), placesPercent, dwellSeconds })
+  return await SIT[task.player]({ uri: driver.uri, env: driver.env, mpvArgs: driver.mpvArgs, placesPercent, dwellSeconds })
 }
 
 async function phase(driver: Driver, task: TurnTask, dwellSeconds: number): Promise<Phase> {
