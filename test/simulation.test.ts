@@ -180,6 +180,14 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
     losses: [{ kind: 'evicted', atMs: 0, start: 0, lengthBytes: 1 }],
     readers: [player([seek(334), { kind: 'reopen', afterMs: 0 }, read(1)], { startMs: 60 }), player([read(1), { kind: 'step', byBytes: 0 }], { startMs: 1061 })],
   },
+  'of many that wait too long over one connection, the longest wait ends first': {
+    sizeBytes: 8_388_608,
+    link: { ...CALM.link, rttMs: 200, handshakeRoundTrips: 2 },
+    maxFetches: 1,
+    initialWindowBytes: 1024 * KIB,
+    maxWindowBytes: 1024 * KIB,
+    readers: [player([read(209_921)], { at: 10 }), player([read(96_257)], { at: 37 }), player([read(79_873)]), player([read(1)], { at: 52 })],
+  },
 }
 
 for (const [name, facts] of Object.entries(ONCE_BROKEN)) {

@@ -48,6 +48,17 @@ describe('waits', () => {
     assert.deepEqual([waits.overdue.size, clock.nowMs()], [0, 500])
   })
 
+  test('of all that are overdue, who waits longest comes first', async () => {
+    const { clock, waits, wait } = makeWaits()
+    const ends = [wait('a', 0), wait('b', 10)]
+    waits.wake({ start: 0, end: 1 })
+    ends.push(wait('a', 1))
+    await clock.run(() => {}, 500)
+    assert.deepEqual([...waits.overdue], ['b', 'a'])
+    waits.wake({ start: 0, end: 20 })
+    await Promise.all(ends)
+  })
+
   test('a deadline tells what went wrong with this byte, whatever came elsewhere', async () => {
     const { clock, waits, wait } = makeWaits()
     const [here, there] = [wait('a', 5), wait('b', 50)]

@@ -69,7 +69,7 @@ export interface PlanLimits {
 
 export interface PlanState {
   readonly arrived: RangeSet
-  /** Who is overdue first, then the newest demand. */
+  /** Who is overdue first, the longest wait before all, then the newest demand. */
   readonly readers: readonly PlanReader[]
   readonly inFlight: readonly PlanFetch[]
   readonly limits: PlanLimits

@@ -181,10 +181,11 @@ export class Scheduler {
   #makePlan(): SequentialAction[] {
     const { store } = this.#parts
     const { waiting, overdue } = this.#waits
-    const inTurn = [...this.#readers].sort((a, b) => Number(overdue.has(b)) - Number(overdue.has(a)) || b.movedAtMs - a.movedAtMs)
+    const newestFirst = [...this.#readers].sort((a, b) => b.movedAtMs - a.movedAtMs)
+    const inTurn = new Set([...overdue, ...newestFirst])
     const { lastSeekMs } = this.#rhythm
     const isSeekExpected = this.#isSeekExpected()
-    const readers: PlanReader[] = inTurn.map((reader) =>
+    const readers: PlanReader[] = [...inTurn].map((reader) =>
       reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader), isPassing: isSeekExpected && reader.movedAtMs === lastSeekMs }))
     const inFlight = [...this.#inFlight.values()]
     const isWanting = inFlight.length > 0 || readers.some(({ isFilling }) => isFilling)

@@ -52,6 +52,7 @@ export class Waits<Who> {
     return new Set([...this.#waits].map(({ who }) => who))
   }
 
+  /** Who waits longest comes first, so that everybody's turn comes. */
   get overdue(): ReadonlySet<Who> {
     return new Set([...this.#waits].filter(({ isOverdue }) => isOverdue).map(({ who }) => who))
   }
