@@ -180,6 +180,15 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
     losses: [{ kind: 'evicted', atMs: 0, start: 0, lengthBytes: 1 }],
     readers: [player([seek(334), { kind: 'reopen', afterMs: 0 }, read(1)], { startMs: 60 }), player([read(1), { kind: 'step', byBytes: 0 }], { startMs: 1061 })],
   },
+  'who waits for a handshake that fails waits no longer than it': {
+    sizeBytes: 35_883,
+    maxFetches: 1,
+    outages: [
+      { kind: 'silent', fromMs: 0, durationMs: 15_000 },
+      { kind: 'down', fromMs: 1_001, durationMs: 0 },
+    ],
+    readers: [player([read(1)], { kind: 'fill', at: 371 }), player([{ kind: 'impatient', lengthBytes: 1, patienceMs: 0 }])],
+  },
   'of many that wait too long over one connection, the longest wait ends first': {
     sizeBytes: 8_388_608,
     link: { ...CALM.link, rttMs: 200, handshakeRoundTrips: 2 },

@@ -21,14 +21,14 @@ interface Setup {
   when(what: string, condition: (source: Source) => boolean): Promise<void>
 }
 
-async function setUp(t: TestContext, options: Partial<FaultOriginOptions> = {}): Promise<Setup> {
+async function setUp(t: TestContext, { protocol = 'http:', ...options }: Partial<FaultOriginOptions> & { readonly protocol?: string } = {}): Promise<Setup> {
   const origin = await startFaultOrigin({ content: patternContent(SIZE_BYTES), ...options })
   const transport = new Transport({ maxConnectionsPerOrigin: 4 })
   t.after(async () => {
     await transport.close()
     await origin.stop()
   })
-  const source = new Source({ url: origin.url(), headers: [] }, transport, 'test')
+  const source = new Source({ url: origin.url().replace('http:', protocol), headers: [] }, transport, 'test')
   const when = async (what: string, condition: (source: Source) => boolean): Promise<void> => {
     const met = new Promise<void>((resolve) => source.watchConnections(() => condition(source) && resolve()))
     if (!condition(source)) await within(what, met)
@@ -60,6 +60,19 @@ test('connections are told as ready when their handshakes are done', async (t) =
   assert.equal(source.connections.connectingCount, 0)
   await origin.when('four connections', ({ connections }) => connections.accepted === 4)
 })
+
+for (const protocol of ['http:', 'https:']) {
+  test(`${protocol} that a connection could not be made is told, whoever it was made for`, async (t) => {
+    const { origin, source, when } = await setUp(t, { protocol })
+    await origin.stop()
+    source.warm()
+    assert.notEqual(source.connections.connectingCount, 0)
+    await when('no connection on its way', ({ connections }) => connections.connectingCount === 0)
+    begin(source, 0, 1000).fetch.cancel()
+    assert.notEqual(source.connections.connectingCount, 0)
+    await when('no connection on its way again', ({ connections }) => connections.connectingCount === 0)
+  })
+}
 
 test('a request takes a ready connection and gives it back at its end', async (t) => {
   const { source, origin, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: 1000 }) })

@@ -46,7 +46,10 @@ export class Connection {
       connect: (_, callback) => this.#takeSocket(callback),
     })
     this.#client.on('connect', () => this.#onConnect())
-    this.#client.on('connectionError', () => (this.#socket = undefined))
+    this.#client.on('connectionError', () => {
+      this.#socket = undefined
+      events.onClosed() // whoever it was made for may have gone
+    })
     this.#client.on('disconnect', () => {
       this.#isConnected = false
       events.onClosed()

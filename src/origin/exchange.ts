@@ -27,6 +27,7 @@ export interface CarrierEvents {
   onReady(): void
   /** A connection broke, or could not be made, before it carried anything. */
   onRefused(): void
+  /** A connection has ended, or was not made. */
   onClosed(): void
 }
 

@@ -244,18 +244,22 @@ export class OriginPool {
 
   readonly #events: CarrierEvents = {
     onReady: () => this.#goOn(),
-    onRefused: () => (this.#allowance = afterRefusal(this.#allowance, Date.now())),
+    onRefused: () => {
+      this.#allowance = afterRefusal(this.#allowance, Date.now())
+      this.#goOn() // who waits for that connection waits no more
+    },
     onClosed: () => {
       if (this.#carrier.openCount === 0) this.#allowance = afterAllClosed(this.#allowance)
+      this.#goOn()
     },
   }
 
   // ---- who wants to know
 
-  /** `onReady` is called when a handshake is done, when a request has ended, and when shares change. @returns what ends that */
-  watch(onReady: () => void): () => void {
-    this.#watchers.add(onReady)
-    return () => void this.#watchers.delete(onReady)
+  /** `onChange` is called when a handshake is done or has failed, when a request has ended, and when shares change. @returns what ends that */
+  watch(onChange: () => void): () => void {
+    this.#watchers.add(onChange)
+    return () => void this.#watchers.delete(onChange)
   }
 
   #tell(): void {

@@ -217,6 +217,7 @@ export class SimulatedOrigin implements ScheduledSource {
 
   #breakAll(): void {
     for (const connection of [...this.#connections]) if (!connection.isBusy) this.#drop(connection)
+    this.#onChange?.()
     for (const exchange of this.running) {
       this.#later(this.link.facts.rttMs / 2, exchange, () => this.#fail(exchange, broken('it broke the connection')))
     }
