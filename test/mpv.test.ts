@@ -439,6 +439,32 @@ test('a seek inside what mpv holds itself cuts no read, stalled or not', async (
   await assertAtPercent(mpv, 95, film.seconds)
 })
 
+/** What the script does not wait for before it tells the host of a seek, less what mpv's own timers may be late. */
+const QUICK_SEEK_MS = 40
+
+test('a seek that shows its picture at once is told to nobody', async () => {
+  const film = await shortFilm()
+  await using folder = await tempDir('seekcache-told')
+  const told = folder.file('told')
+  await writeFile(folder.file('curl'), `#!/bin/sh\necho told >>'${told}'\nexec /usr/bin/curl "$@"\n`, { mode: 0o755 })
+  await using origin = await startFaultOrigin({ content: fileContent(film.files.mkv.path) })
+  await using host = await startHost()
+  await using cache = await connect({ cacheDir: host.cacheDir })
+  await (await cache.open(origin.url('film.mkv'))).fetchAll()
+  const env = { PATH: `${folder.path}:${process.env.PATH}` }
+  await using mpv = await scriptedMpv({ cacheDir: host.cacheDir, env, args: ['--cache=no'] })
+  await mpv.open(origin.url('film.mkv'))
+  let quickCount = 0
+  for (const percent of [90, 80, 70, 60, 50, 40, 30, 20, 10, 5]) {
+    await writeFile(told, '')
+    if ((await mpv.seekPercent(percent)) > QUICK_SEEK_MS) continue // a slow moment of this machine
+    quickCount++
+    await elapse(2 * QUICK_SEEK_MS) // what would come, comes by then: what is tested is that a timer was stopped
+    assert.equal(await readFile(told, 'utf8'), '')
+  }
+  assert.ok(quickCount > 0, 'all seeks were slow')
+})
+
 async function metricsOf(host: TestHost): Promise<Map<string, number>> {
   const lines = (await (await fetch(`${host.proxy}/metrics`)).text()).split('\n').filter((line) => line !== '' && !line.startsWith('#'))
   return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]))

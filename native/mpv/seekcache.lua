@@ -372,15 +372,35 @@ local function is_held(time)
     return false
 end
 
+-- A seek that shows its picture within this is told to nobody: it was not stalled, and curl's start would take as much from
+-- two cores as the seek itself (a seek to a cached place took 25 ms instead of 14).
+local HINT_AFTER_SECONDS = 0.05
+
+-- Of the seeks that have not shown a picture yet the last one, until it is told.
+local hint_due = nil
+local hint_timer = nil
+
+local function forget_hint()
+    hint_due = nil
+    if hint_timer then hint_timer:kill() end
+    hint_timer = nil
+end
+
 mp.register_event("seek", function()
     if not exchange or not may_hint() then return end
     local time, duration = mp.get_property_number("time-pos"), mp.get_property_number("duration")
     if not time or not duration or duration <= 0 or is_held(time) then return end
-    local body = ('{"timeSeconds":%.3f,"durationSeconds":%.3f}'):format(math.max(time, 0), duration)
-    to_host(exchange, "hint", body, MESSAGE_SECONDS, function(result)
-        if result.status ~= 0 then msg.debug("the host was not told of the seek") end
+    hint_due = ('{"timeSeconds":%.3f,"durationSeconds":%.3f}'):format(math.max(time, 0), duration)
+    hint_timer = hint_timer or mp.add_timeout(HINT_AFTER_SECONDS, function()
+        local body = hint_due
+        forget_hint()
+        to_host(exchange, "hint", body, MESSAGE_SECONDS, function(result)
+            if result.status ~= 0 then msg.debug("the host was not told of the seek") end
+        end)
     end)
 end)
+
+mp.register_event("playback-restart", forget_hint)
 
 -- Until the file ends there is always one request open by which the host can ask for a fresh URL.
 local listen_for_renewal
@@ -420,6 +440,7 @@ end)
 mp.register_event("end-file", function()
     if exchange and exchange.poll then mp.abort_async_command(exchange.poll) end
     exchange = nil
+    forget_hint()
 end)
 
 local function open_through(proxy)
@@ -474,6 +495,7 @@ end
 
 mp.add_hook("on_load", 50, function(hook)
     exchange, refused = nil, {}
+    forget_hint()
     exchange_file(hook)
 end)
 
