@@ -1,8 +1,8 @@
 /**
  * Kills a working host at random instants, over and over on one directory, and looks at what it left.
  *
- * Readers of the proxy and of the Node API read and seek in films that are several times the budget, so the host writes,
- * commits and evicts all the time. After each kill the directory is compared with the content, byte by byte; then a store
+ * Readers of the proxy and of the Node API read and seek in films that are several times the budget, one of them seek after
+ * seek without a pause, so the host writes, commits, gives up and evicts all the time. After each kill the directory is compared with the content, byte by byte; then a store
  * adopts it, and must find no orphan and be within the budget; now and then a host serves all of it with the origin down.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -36,6 +36,8 @@ const SHARE_OF_KILLS_IN_START = 0.1
 const LIFE_LIMIT_MS = 20_000
 /** Every so many kills, a host without an origin serves what is left. */
 const KILLS_PER_OFFLINE_READ = 20
+/** What a player takes that is being dragged over its film. */
+const MAX_LOOK_BYTES = 200_000
 
 export interface KillOptions {
   readonly kills: number
@@ -183,7 +185,9 @@ function loaders(proxy: string, cacheDir: string, films: Films, random: Random, 
     }
   }
   const throughProxy = async (film: Film, start: number, end: number): Promise<void> =>
-    await readProxy(proxy, films, film, start, end, dead, progress)
+    await readProxy(proxy, films, film, start, end, { signal: dead, progress })
+  const seeking = async (film: Film, start: number): Promise<void> =>
+    await readProxy(proxy, films, film, start, film.content.sizeBytes, { signal: dead, progress, leavesAfterBytes: random.below(MAX_LOOK_BYTES) })
   const asNative = async (film: Film, start: number, end: number): Promise<void> => {
     await using cache = await connect({ cacheDir, startHost: false })
     await using media = await cache.open(films.url(film), { signal: dead })
@@ -194,11 +198,18 @@ function loaders(proxy: string, cacheDir: string, films: Films, random: Random, 
       at += bytes.length
     }
   }
-  return [untilDead(throughProxy), untilDead(throughProxy), untilDead(throughProxy), untilDead(asNative)]
+  return [untilDead(throughProxy), untilDead(throughProxy), untilDead(throughProxy), untilDead(seeking), untilDead(asNative)]
+}
+
+interface ReadOptions {
+  readonly signal: AbortSignal
+  readonly progress?: Progress
+  /** As a player that seeks does. */
+  readonly leavesAfterBytes?: number
 }
 
 async function readProxy(
-  proxy: string, films: Films, film: Film, start: number, end: number, signal: AbortSignal, progress?: Progress,
+  proxy: string, films: Films, film: Film, start: number, end: number, { signal, progress, leavesAfterBytes = Number.POSITIVE_INFINITY }: ReadOptions,
 ): Promise<void> {
   const spec = Buffer.from(JSON.stringify({ url: films.url(film), headers: [] })).toString('base64url')
   const response = await fetch(`${proxy}/u/${spec}/${film.name}`, { headers: { range: `bytes=${start}-${end - 1}` }, signal })
@@ -208,6 +219,7 @@ async function readProxy(
     compare(film, at, Buffer.from(piece))
     progress?.add(piece.length)
     at += piece.length
+    if (at - start > leavesAfterBytes) return
   }
   if (at !== end) throw new Error(`the proxy sent ${at - start} of ${end - start} bytes`)
 }
@@ -244,7 +256,7 @@ async function readOffline(cacheDir: string, films: Films, where: string): Promi
     for (const film of films.all) {
       const { present } = await cache.map(films.url(film)).catch(() => ({ present: [] }))
       for (const [start, end] of present) {
-        await readProxy(host.proxy, films, film, start, end, AbortSignal.timeout(60_000)).catch((cause: unknown) => {
+        await readProxy(host.proxy, films, film, start, end, { signal: AbortSignal.timeout(60_000) }).catch((cause: unknown) => {
           throw new Error(`${where}: offline, ${film.name} [${start}, ${end})`, { cause })
         })
         readBytes += end - start
