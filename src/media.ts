@@ -47,6 +47,8 @@ export class MediaLibrary {
   /** Under way; nobody else waits for them. */
   readonly #closings = new Set<Promise<void>>()
   readonly #opener: Opener
+  /** Of specs that are asked for again and again. */
+  readonly #keys = new WeakMap<ResourceSpec, string>()
   #isClosed = false
 
   constructor(parts: LibraryParts) {
@@ -55,7 +57,9 @@ export class MediaLibrary {
   }
 
   keyOf(spec: ResourceSpec): string {
-    return cacheKey(spec, this.#parts.store.salt, this.#parts.keyRules)
+    let key = this.#keys.get(spec)
+    if (key === undefined) this.#keys.set(spec, (key = cacheKey(spec, this.#parts.store.salt, this.#parts.keyRules)))
+    return key
   }
 
   get all(): readonly CachedMedia[] {

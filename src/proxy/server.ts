@@ -114,10 +114,12 @@ export class Proxy {
     if (count > MAX_PIPELINED) socket.destroy()
     if (socket.destroyed) return
     const controller = new AbortController()
+    let isEnded = false
     const end = (): void => {
-      if (controller.signal.aborted) return
+      if (isEnded) return
+      isEnded = true
       socket.off('close', end)
-      controller.abort(cancelled('the request'))
+      if (!response.writableFinished) controller.abort(cancelled('the request'))
       this.#connections.end(socket)
       this.#requests--
       this.#parts.telemetry.responses.inc({ status: response.headersSent ? String(response.statusCode) : 'none' })

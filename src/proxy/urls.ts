@@ -25,11 +25,14 @@ export interface PlayerRequest {
 
 /** Requests that the host remembers; the oldest is forgotten beyond. */
 const MAX_REMEMBERED = 10_000
+/** Of those that carry themselves, what they say; each seek says it again. */
+const MAX_READ = 64
 
 export class ProxyUrls {
   readonly token: string
   readonly #salt = randomBytes(16)
   readonly #specs = new Map<string, ResourceSpec>()
+  readonly #read = new Map<string, PlayerRequest>()
   /** `http://127.0.0.1:PORT/TOKEN`, known once the proxy listens. */
   base = ''
 
@@ -55,13 +58,23 @@ export class ProxyUrls {
       return spec === undefined ? undefined : { spec, player: undefined }
     }
     if (kind !== 'u') return undefined
-    try {
-      const parsed = v.safeParse(SpecText, JSON.parse(Buffer.from(text, 'base64url').toString('utf8')))
-      if (!parsed.success) return undefined
-      const { url, headers, player } = parsed.output
-      return { spec: { url, headers }, player }
-    } catch {
-      return undefined
-    }
+    const known = this.#read.get(text)
+    if (known !== undefined) return known
+    const read = readSpec(text)
+    if (read === undefined) return undefined
+    this.#read.set(text, read)
+    if (this.#read.size > MAX_READ) this.#read.delete(this.#read.keys().next().value!)
+    return read
+  }
+}
+
+function readSpec(text: string): PlayerRequest | undefined {
+  try {
+    const parsed = v.safeParse(SpecText, JSON.parse(Buffer.from(text, 'base64url').toString('utf8')))
+    if (!parsed.success) return undefined
+    const { url, headers, player } = parsed.output
+    return { spec: { url, headers }, player }
+  } catch {
+    return undefined
   }
 }
