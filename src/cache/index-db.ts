@@ -135,6 +135,22 @@ export class IndexDb {
     return this.#damagedRecords
   }
 
+  /** Reads what an opening does not, and compares what was met with LMDB's own count. @throws what LMDB says of a damaged table */
+  readRest(): void {
+    this.#file.read(({ resources, extents, partials }) => {
+      for (const { value } of partials.getRange()) if (!Array.isArray(value)) this.#damagedRecords++
+      for (const table of [resources, extents, partials]) {
+        const { entryCount } = table.getStats() as { readonly entryCount: number }
+        this.#damagedRecords += Math.abs(entryCount - table.getKeysCount())
+      }
+    })
+  }
+
+  /** @throws IndexUnreadable where a page of it cannot be read, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
+  async copyTo(dir: string): Promise<void> {
+    await this.#file.copyTo(dir)
+  }
+
   /** Into a new index: what was saved of a damaged one. */
   async restore(content: IndexContent): Promise<void> {
     await this.#file.transact((tables) => putAll(tables, content))

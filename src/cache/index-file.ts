@@ -7,7 +7,7 @@
  * for ever. What can be asked before is asked before; the rest ends in an error here, never in a wait.
  */
 
-import { access, constants as fsConstants, mkdir, rename, rm, rmdir, statfs } from 'node:fs/promises'
+import { access, constants as fsConstants, mkdir, open as openFile, rename, rm, rmdir, statfs } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
@@ -161,6 +161,25 @@ export class IndexFile<Tables extends Rooted> {
       this.#hasHungThread ||= this.#isStuck
       this.#isStuck = false
     })
+  }
+
+  // ---- its copy
+
+  /**
+   * Writes all that is in use into a new folder, page by page, and onto the disk.
+   * @throws IndexUnreadable where a page cannot be read, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no
+   */
+  async copyTo(dir: string): Promise<void> {
+    try {
+      await rm(dir, { recursive: true, force: true })
+      await mkdir(dir, { mode: 0o700 })
+      await this.#tables.root.backup(dir, true)
+      const copy = await openFile(join(dir, 'data.mdb'), 'r+')
+      await copy.sync().finally(() => copy.close())
+    } catch (error) {
+      if ((error as Error).message.startsWith('MDB_')) throw new IndexUnreadable((error as Error).message, { cause: error })
+      throw unwritable(dir, error)
+    }
   }
 
   // ---- its end

@@ -1,10 +1,11 @@
 /**
  * Opens the index of a cache directory, whatever has happened to it.
  *
- * A host that leaves writes down the checksum of LMDB's file, so that the next one knows it as it was left. After a kill in
- * the same boot the file is what the kernel holds, and is taken as it is where it is whole. In every other case (another boot,
- * a file that is not the one that was left or lacks its end, an index whose last opening ended in a crash) another process
- * reads it first. If that finds anything wrong, the index is set aside, and a new one is begun with what could be read.
+ * A host that leaves writes down the checksum of LMDB's file, so that the next one knows it as it was left. An index that was
+ * not left so (its host was killed, the machine has crashed, something has changed it) is read by another process first, for
+ * LMDB trusts its file, and a damaged one may end the process that reads it. What is whole is copied page by page into a new
+ * file, so that nothing is trusted that was not read: the list of free pages stays behind. If anything is wrong the index is
+ * set aside, and a new one is begun with what could be read.
  */
 
 import { fork } from 'node:child_process'
@@ -16,19 +17,19 @@ import { crc32 } from 'node:zlib'
 import { SeekCacheError } from '../errors.ts'
 import { IndexDb, type IndexContent } from './index-db.ts'
 import { IndexUnreadable } from './index-file.ts'
-import type { Examined } from './index-examiner.ts'
-import { isCut } from './index-head.ts'
-import type { Layout } from './layout.ts'
+import type { Examined, ExaminationEnd } from './index-examiner.ts'
+import { freshIndexDir, type Layout } from './layout.ts'
 
 /** The same path from `src` and from `dist`. */
 const EXAMINER_PATH = fileURLToPath(new URL('../../dist/cache/index-examiner.js', import.meta.url))
-/** Reading the index of 100 GB takes 20 ms; a damaged one may be a circle, and clients wait 15 s for a host. */
+/** Reading the index of 100 GB takes 20 ms, copying it 10 more; a damaged one may be a circle, and clients wait 15 s for a host. */
 const EXAMINATION_MS = 5_000
 
-/** How the index was left, in `index/state`. */
-type IndexState =
-  | { readonly state: 'opening' | 'open'; readonly bootId: string }
-  | { readonly state: 'closed'; readonly crc: number }
+/** How the index was left, in `index/state`. Any change to it since makes that untrue. */
+interface IndexState {
+  readonly state: 'closed'
+  readonly crc: number
+}
 
 export interface OpenedIndex {
   readonly index: IndexDb
@@ -38,32 +39,44 @@ export interface OpenedIndex {
 }
 
 /** @throws ERR_SEEKCACHE_CACHE_UNWRITABLE where the disk says no */
-export async function openIndex(layout: Layout, bootId: string): Promise<OpenedIndex> {
+export async function openIndex(layout: Layout): Promise<OpenedIndex> {
   const { indexDir } = layout
-  const examined = isSuspect(indexDir, bootId) ? await examine(indexDir) : undefined
-  if (examined?.problem !== undefined) return await beginAnew(layout, bootId, examined.problem, examined.content)
-  writeState(indexDir, { state: 'opening', bootId })
+  if (existsSync(dataFile(indexDir)) && !isAsLeft(indexDir)) {
+    const { content, problem } = await examineAndCopy(indexDir)
+    if (problem !== undefined) return await beginAnew(layout, problem, content)
+  }
   let index: IndexDb | undefined
   try {
     index = await IndexDb.open(indexDir)
     const content = readAll(index)
     if (content.damagedRecords > 0) throw new IndexUnreadable(`${content.damagedRecords} damaged records`)
-    writeState(indexDir, { state: 'open', bootId })
     return { index, content, damage: undefined }
   } catch (error) {
     await index?.close()
     if (!(error instanceof IndexUnreadable)) throw error
     const { content, problem } = await examine(indexDir)
-    return await beginAnew(layout, bootId, problem ?? error.message, content)
+    return await beginAnew(layout, problem ?? error.message, content)
   }
 }
 
+/** Puts the copy of what could be read in the index's place. Where the disk takes none, the index stays as it is. */
+async function examineAndCopy(indexDir: string): Promise<Examination> {
+  const fresh = freshIndexDir(indexDir)
+  const examination = await examine(indexDir, fresh)
+  try {
+    if (examination.isCopied) renameSync(dataFile(fresh), dataFile(indexDir))
+    rmSync(fresh, { recursive: true, force: true })
+  } catch {
+    // the next opening says whether the disk takes anything at all
+  }
+  return examination
+}
+
 /** Sets the damaged index aside, and begins a new one with what could be read. */
-async function beginAnew(layout: Layout, bootId: string, problem: string, saved: IndexContent): Promise<OpenedIndex> {
+async function beginAnew(layout: Layout, problem: string, saved: IndexContent): Promise<OpenedIndex> {
   const aside = setAside(layout, problem)
   const index = await IndexDb.open(layout.indexDir)
   await index.restore({ ...saved, extents: saved.extents.map(([key, record]) => [key, { ...record, bootId: '' }]) }) // only by their checksums
-  writeState(layout.indexDir, { state: 'open', bootId })
   const counts = `${saved.resources.length} files and ${saved.extents.length} extents`
   const damage = `the index was damaged (${problem}): it is set aside as ${aside}, a new one begins with ${counts} that could be read`
   return { index, content: readAll(index), damage }
@@ -73,7 +86,15 @@ async function beginAnew(layout: Layout, bootId: string, problem: string, saved:
 export async function closeIndex(layout: Layout, index: IndexDb): Promise<void> {
   await index.flush()
   if (!(await index.close())) return
-  writeState(layout.indexDir, { state: 'closed', crc: crc32(readFileSync(dataFile(layout.indexDir))) })
+  const path = stateFile(layout.indexDir)
+  const state: IndexState = { state: 'closed', crc: crc32(readFileSync(dataFile(layout.indexDir))) }
+  try {
+    rmSync(`${path}.new`, { force: true })
+    writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600, flag: 'wx' })
+    renameSync(`${path}.new`, path)
+  } catch {
+    // the next host looks closer than it needs to
+  }
 }
 
 function dataFile(indexDir: string): string {
@@ -84,26 +105,12 @@ function stateFile(indexDir: string): string {
   return join(indexDir, 'state')
 }
 
-function isSuspect(indexDir: string, bootId: string): boolean {
-  if (!existsSync(dataFile(indexDir))) return false
+function isAsLeft(indexDir: string): boolean {
   try {
     const left = JSON.parse(readFileSync(stateFile(indexDir), 'utf8')) as IndexState
-    if (left.state === 'closed') return left.crc !== crc32(readFileSync(dataFile(indexDir)))
-    return left.state !== 'open' || left.bootId !== bootId || isCut(dataFile(indexDir))
+    return left.state === 'closed' && left.crc === crc32(readFileSync(dataFile(indexDir)))
   } catch {
-    return true
-  }
-}
-
-/** Where it cannot be written, the next host looks closer than it needs to. */
-function writeState(indexDir: string, state: IndexState): void {
-  const path = stateFile(indexDir)
-  try {
-    rmSync(`${path}.new`, { force: true })
-    writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600, flag: 'wx' })
-    renameSync(`${path}.new`, path)
-  } catch {
-    rmSync(path, { force: true })
+    return false
   }
 }
 
@@ -123,18 +130,23 @@ const EMPTY: IndexContent = { salt: undefined, resources: [], extents: [], damag
 export interface Examination {
   readonly content: IndexContent
   readonly problem: string | undefined
+  /** Whether it is whole, and in the new folder as well, on the disk. */
+  readonly isCopied: boolean
 }
 
-/** Reads an index in another process, which it may end. */
-export async function examine(indexDir: string): Promise<Examination> {
-  if (!existsSync(dataFile(indexDir))) return { content: EMPTY, problem: 'it is missing' }
-  const child = fork(EXAMINER_PATH, [indexDir], {
+/**
+ * Reads an index in another process, which it may end.
+ * @param copyDir a folder for a copy of what is whole, if it is; what was there goes
+ */
+export async function examine(indexDir: string, copyDir?: string): Promise<Examination> {
+  if (!existsSync(dataFile(indexDir))) return { content: EMPTY, problem: 'it is missing', isCopied: false }
+  const child = fork(EXAMINER_PATH, copyDir === undefined ? [indexDir] : [indexDir, copyDir], {
     serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'], timeout: EXAMINATION_MS, killSignal: 'SIGKILL',
   })
   let content = EMPTY
-  let isDone = false
+  let end: ExaminationEnd | undefined
   child.on('message', (part: Examined) => {
-    if (typeof part === 'string') isDone = true
+    if (typeof part === 'string') end = part
     else content = joined(content, part)
   })
   const how = await new Promise<string>((resolve) => {
@@ -142,8 +154,8 @@ export async function examine(indexDir: string): Promise<Examination> {
     child.once('close', (code, signal) => resolve(signal ?? `exit ${code}`))
   })
   const { damagedRecords } = content
-  const problem = !isDone ? `LMDB cannot read it: ${how}` : damagedRecords > 0 ? `${damagedRecords} damaged records` : undefined
-  return { content, problem }
+  const problem = end === undefined ? `LMDB cannot read it: ${how}` : damagedRecords > 0 ? `${damagedRecords} damaged records` : undefined
+  return { content, problem, isCopied: end === 'copied' && problem === undefined }
 }
 
 function joined(known: IndexContent, part: Partial<IndexContent>): IndexContent {

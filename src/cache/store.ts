@@ -81,7 +81,7 @@ export class Store {
       await ensureFormat(layout)
       await removeHalfDone(layout)
       const bootId = options.bootId ?? currentBootId()
-      const opened = await openIndex(layout, bootId)
+      const opened = await openIndex(layout)
       if (opened.damage !== undefined) options.onDamage?.(opened.damage)
       return new Store(options, layout, lock, opened, bootId)
     } catch (error) {

@@ -10,7 +10,6 @@ import { crc32 } from 'node:zlib'
 
 import { CHUNK_BYTES, CHUNKS_PER_EXTENT, chunkRange, type Range } from '../bytes/ranges.ts'
 import { SeekCacheError } from '../errors.ts'
-import { currentBootId } from './boot-id.ts'
 import { lockDir } from './dir-lock.ts'
 import { checkFile } from './extent-check.ts'
 import { Extent } from './extent.ts'
@@ -128,7 +127,7 @@ async function whatIsWrong(files: OpenFiles, extent: Extent, chunk: number, size
 
 /** As a host would: a damaged index is set aside, what was read of it goes into a new one. */
 async function repair(layout: Layout, changes: readonly IndexChange[], left: readonly string[]): Promise<void> {
-  const { index } = await openIndex(layout, currentBootId())
+  const { index } = await openIndex(layout)
   await index.commit(changes)
   await closeIndex(layout, index)
   for (const path of left) await rm(path, { recursive: true, force: true })
