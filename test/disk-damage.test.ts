@@ -2,13 +2,15 @@
 
 import assert from 'node:assert/strict'
 import {
-  copyFileSync, cpSync, existsSync, linkSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync,
+  copyFileSync, cpSync, existsSync, linkSync, mkdirSync, openSync, closeSync, readdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync,
   truncateSync, utimesSync, writeFileSync, writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
 import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import { IndexDb } from '../src/cache/index-db.ts'
+import { examine } from '../src/cache/index-opening.ts'
 import type { Store } from '../src/cache/store.ts'
 import { extentFiles } from './support/cache-check.ts'
 import { type Content, patternContent } from './support/content.ts'
@@ -20,6 +22,11 @@ import { tempDir } from './support/temp-dir.ts'
 
 const CHUNKS = 10
 const FILMS = 6
+const RESOURCE = {
+  displayUrl: 'http://origin/film', fileName: 'film.mkv', contentType: undefined, etag: undefined, lastModified: undefined,
+  isRangeable: true, freshUntilMs: 0, lastUsedMs: 0,
+}
+const EXTENT = { presence: Buffer.alloc(32, 0xff), crcs: Buffer.alloc(1024), bootId: 'boot', stamp: 'stamp', lastUsedMs: 0 }
 /** Of an index with flipped bits. */
 const IMAGES = 24
 
@@ -271,6 +278,28 @@ for (const [what, harm] of Object.entries(HARMS)) {
     await assertPlays(host, origin, content)
   })
 }
+
+test('a damaged page of a large index costs what lies on it, not what lies behind it', async () => {
+  await using dir = await tempDir()
+  const [generations, extents] = [20, 300]
+  const generationOf = (number: number): string => (1000 + number).toString(16)
+  const index = await IndexDb.open(dir.path)
+  for (let number = 0; number < generations; number++) {
+    const generation = generationOf(number)
+    await index.putResource(`key ${number}`, { ...RESOURCE, generation, sizeBytes: extents * EXTENT_BYTES })
+    await index.commit(Array.from({ length: extents }, (_, i) => ({ key: { generation, index: i }, record: { ...EXTENT, fileName: `${i}-0123456789abcdef` } })))
+  }
+  await index.flush()
+  await index.close()
+  const data = dir.file('data.mdb')
+  const damagedPage = Math.floor(statSync(data).size / 2 / 4096)
+  overwrite(data, damagedPage * 4096, Buffer.alloc(4096, 0xff))
+  const { content, problem } = await examine(dir.path)
+  assert.equal(problem, '1 damaged records')
+  assert.equal(content.resources.length, generations)
+  assert.ok(content.extents.length < generations * extents && content.extents.length > generations * extents - 10, `${content.extents.length} extents are kept`)
+  assert.equal(new Set(content.extents.map(([{ generation, index: i }]) => `${generation} ${i}`)).size, content.extents.length, 'each once')
+})
 
 test('an index that nobody has left in order and that is whole is gone on with as it is, the incomplete chunks too', async () => {
   await using dir = await tempDir()

@@ -95,6 +95,19 @@ export class IndexDb {
     }
   }
 
+  /** One by itself: where a page is damaged, what lies on others can still be found. Undefined where it cannot be read. */
+  extent(key: ExtentKey): ExtentRecord | undefined {
+    const stored = this.#file.read(({ root, extents }) => {
+      try {
+        return extents.get([key.generation, key.index])
+      } catch {
+        root.resetReadTxn() // LMDB takes no more of one that met a damaged page
+        return undefined
+      }
+    })
+    return stored === undefined ? undefined : openExtent(key, stored)
+  }
+
   /** What cannot be read of them is fetched again. */
   partials(generation: string): readonly PartialRecord[] {
     try {
@@ -135,14 +148,16 @@ export class IndexDb {
     return this.#damagedRecords
   }
 
+  /** By LMDB's own account: a damaged page may end an iteration without a word. */
+  get extentCount(): number {
+    return this.#file.read(({ extents }) => countOf(extents)) ?? 0
+  }
+
   /** Reads what an opening does not, and compares what was met with LMDB's own count. @throws what LMDB says of a damaged table */
   readRest(): void {
     this.#file.read(({ resources, extents, partials }) => {
       for (const { value } of partials.getRange()) if (!Array.isArray(value)) this.#damagedRecords++
-      for (const table of [resources, extents, partials]) {
-        const { entryCount } = table.getStats() as { readonly entryCount: number }
-        this.#damagedRecords += Math.abs(entryCount - table.getKeysCount())
-      }
+      for (const table of [resources, extents, partials]) if (countOf(table) !== table.getKeysCount()) this.#damagedRecords++
     })
   }
 
@@ -198,6 +213,10 @@ function tablesOf(root: RootDatabase): Tables {
     extents: root.openDB({ name: 'extents' }),
     partials: root.openDB({ name: 'partials' }),
   }
+}
+
+function countOf(table: Pick<RootDatabase, 'getStats'>): number {
+  return (table.getStats() as { readonly entryCount: number }).entryCount
 }
 
 function putAll(tables: Tables, { salt, resources, extents }: IndexContent): void {

@@ -6,8 +6,10 @@
  * what was sent before is saved.
  */
 
+import { EXTENT_BYTES } from '../bytes/ranges.ts'
 import { IndexDb, type IndexContent } from './index-db.ts'
 import { IndexUnreadable } from './index-file.ts'
+import type { ExtentKey, ExtentRecord, ResourceRecord } from './records.ts'
 
 /** `unavailable`: it is the disk that says no, not the index. */
 export type ExaminationEnd = 'done' | 'copied' | 'unavailable'
@@ -20,18 +22,27 @@ const RECORDS_PER_MESSAGE = 32
 process.once('disconnect', () => process.exit()) // the host that asked is gone, and the next one asks another
 
 const [indexDir, copyDir] = process.argv.slice(2)
-const index = await IndexDb.open(indexDir!).catch((error: unknown) => {
-  if (!(error instanceof IndexUnreadable)) process.send!('unavailable' satisfies ExaminationEnd)
+const index = await IndexDb.open(indexDir!).catch(async (error: unknown) => {
+  if (!(error instanceof IndexUnreadable)) await send('unavailable')
   throw error
 })
-send({ salt: index.knownSalt })
-sendAll(index.resources(), (resources) => send({ resources }))
-sendAll(index.extents(), (extents) => send({ extents }))
+await send({ salt: index.knownSalt })
+const resources: [string, ResourceRecord][] = []
+await sendAll(index.resources(), (batch) => {
+  resources.push(...batch)
+  return { resources: batch }
+})
+let extentCount = 0
+await sendAll(index.extents(), (extents) => {
+  extentCount += extents.length
+  return { extents }
+})
+if (extentCount + index.damagedRecords < index.extentCount) await sendAll(extentsOneByOne(extentCount), (extents) => ({ extents }))
 const damagedRecords = unreadOfRest() + index.damagedRecords
-send({ damagedRecords })
+await send({ damagedRecords })
 const isCopied = copyDir !== undefined && damagedRecords === 0 && (await isCopiedTo(copyDir))
-const end: ExaminationEnd = isCopied ? 'copied' : 'done'
-process.send!(end, () => process.exit(0))
+await send(isCopied ? 'copied' : 'done')
+process.exit(0)
 
 function unreadOfRest(): number {
   try {
@@ -48,26 +59,39 @@ async function isCopiedTo(dir: string): Promise<boolean> {
     await index.copyTo(dir)
     return true
   } catch (error) {
-    if (error instanceof IndexUnreadable) send({ damagedRecords: 1 })
+    if (error instanceof IndexUnreadable) await send({ damagedRecords: 1 })
     return false
   }
 }
 
-function send(part: Examined): void {
-  process.send!(part)
+/** Resolves when it is with the parent: what comes next may be the end of this process. */
+async function send(part: Examined): Promise<void> {
+  await new Promise<void>((resolve) => process.send!(part, () => resolve()))
 }
 
 /** A table that cannot be read to its end does not take the next one along. */
-function sendAll<T>(records: Iterable<T>, sendBatch: (batch: T[]) => void): void {
+async function sendAll<T>(records: Iterable<T>, partOf: (batch: T[]) => Examined): Promise<void> {
   let batch: T[] = []
   try {
     for (const record of records) {
       if (batch.push(record) < RECORDS_PER_MESSAGE) continue
-      sendBatch(batch)
+      await send(partOf(batch))
       batch = []
     }
   } catch {
-    send({ damagedRecords: 1 })
+    await send({ damagedRecords: 1 })
   }
-  sendBatch(batch)
+  await send(partOf(batch))
+}
+
+/** What lies on pages behind a damaged one: of all films that are known, in the order of the table. */
+function* extentsOneByOne(knownCount: number): Generator<[ExtentKey, ExtentRecord]> {
+  let count = 0
+  for (const { generation, sizeBytes } of resources.map(([, record]) => record).sort((a, b) => (a.generation < b.generation ? -1 : 1))) {
+    for (let i = 0; i * EXTENT_BYTES < sizeBytes; i++) {
+      const key = { generation, index: i }
+      const record = index.extent(key)
+      if (record !== undefined && ++count > knownCount) yield [key, record]
+    }
+  }
 }
