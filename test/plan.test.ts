@@ -82,6 +82,17 @@ test('while seeks follow one another fast, a reader is fetched what its seek nee
   assert.equal(rest!.end, beyond!.end, 'what it takes of that piece adds nothing')
 })
 
+test('beyond what a passing seek needs, a file that is filled has its own turn, and no urgency', () => {
+  const position = 10 * MIB + 100 * KIB
+  const arrived = new RangeSet()
+  arrived.add(0, 10 * MIB + 360 * KIB)
+  const passing = reader(position, { consumedBytes: 100 * KIB, isWaiting: false, isPassing: true, windowEnd: 20 * MIB })
+  const fill = reader(0, { id: 2, kind: 'fill', windowEnd: SIZE, isWaiting: false })
+  const fetches = plan(state({ readers: [passing, fill], arrived })).filter((action) => action.type === 'fetch')
+  assert.equal(fetches[0]?.start, 10 * MIB + 360 * KIB)
+  assert.ok(fetches.every(({ isUrgent }) => !isUrgent))
+})
+
 test('a seek takes the connections of the old position', () => {
   const inFlight = [1, 2, 3].map((id) => ({ id, start: id * MIB, end: id * MIB + 512 * KIB }))
   const actions = plan(state({ readers: [reader(40 * MIB)], inFlight }))

@@ -180,6 +180,18 @@ const ONCE_BROKEN: Readonly<Record<string, Partial<Scenario>>> = {
     losses: [{ kind: 'evicted', atMs: 0, start: 0, lengthBytes: 1 }],
     readers: [player([seek(334), { kind: 'reopen', afterMs: 0 }, read(1)], { startMs: 60 }), player([read(1), { kind: 'step', byBytes: 0 }], { startMs: 1061 })],
   },
+  'what a player beyond whose seek nothing is asked for has in its window is filled like all the rest': {
+    sizeBytes: 359_739,
+    link: { ...CALM.link, rttMs: 1 },
+    maxRangeBytes: 10_240,
+    maxFetches: 2,
+    initialWindowBytes: 64 * KIB,
+    maxWindowBytes: 1024 * KIB,
+    readers: [
+      player([pause(24), { kind: 'read', lengthBytes: 1, pieceBytes: 16 * KIB, bytesPerMs: 1250 }, seek(0)], { kind: 'fill' }),
+      player([seek(575), pause(21), { kind: 'read', lengthBytes: 95_040, pieceBytes: 256 * KIB, bytesPerMs: 1e9 }, { kind: 'read', lengthBytes: 11_085, pieceBytes: 16 * KIB, bytesPerMs: 1250 }]),
+    ],
+  },
   'who waits for a handshake that fails waits no longer than it': {
     sizeBytes: 35_883,
     maxFetches: 1,

@@ -235,7 +235,7 @@ function mostNeeded(missing: readonly Missing[], windowBytes: number, seeking: P
 function withNeed(piece: Range, readers: readonly PlanReader[], limits: PlanLimits): Piece {
   let best: Piece = { start: piece.start, end: piece.end, need: NEED.nobody, reader: undefined, distanceBytes: Number.POSITIVE_INFINITY }
   for (const reader of readers) {
-    if (intersect(piece, windowOf(reader)) === undefined) continue
+    if (intersect(piece, { start: reader.windowStart, end: wantedEnd(reader, limits) }) === undefined) continue
     const isBefore = piece.end <= reader.position
     const distanceBytes = isBefore ? reader.position - piece.start : Math.max(0, piece.start - reader.position)
     const need = needOf(reader, isBefore ? 1 : distanceBytes, limits) // what is before is needed at once, and never what is waited for

@@ -183,10 +183,9 @@ export class Scheduler {
     const { waiting, overdue } = this.#waits
     const newestFirst = [...this.#readers].sort((a, b) => b.movedAtMs - a.movedAtMs)
     const inTurn = new Set([...overdue, ...newestFirst])
-    const { lastSeekMs } = this.#rhythm
-    const isSeekExpected = this.#isSeekExpected()
+    this.#expectSeek()
     const readers: PlanReader[] = [...inTurn].map((reader) =>
-      reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader), isPassing: isSeekExpected && reader.movedAtMs === lastSeekMs }))
+      reader.facts({ isWaiting: waiting.has(reader), isOverdue: overdue.has(reader), isPassing: this.isPassing(reader) }))
     const inFlight = [...this.#inFlight.values()]
     const isWanting = inFlight.length > 0 || readers.some(({ isFilling }) => isFilling)
     this.#claim(readers.some(({ kind, isWaiting }) => kind === 'play' && isWaiting), isWanting)
@@ -203,11 +202,15 @@ export class Scheduler {
   }
 
   /** If it does not come, the plan is made again. */
-  #isSeekExpected(): boolean {
+  #expectSeek(): void {
     const leftMs = this.#rhythm.nextExpectedMs - this.nowMs
     if (leftMs > 0) this.#seekMissed.set(leftMs)
     else this.#seekMissed.clear()
-    return this.#seekMissed.isSet
+  }
+
+  /** Its player has sought again and again, and the next seek is expected: what is beyond this one's needs is not asked for. */
+  isPassing(reader: Reader): boolean {
+    return this.#seekMissed.isSet && reader.movedAtMs === this.#rhythm.lastSeekMs
   }
 
   /** Says what is needed here: what the origin takes at a time is shared by all that is fetched from there. */

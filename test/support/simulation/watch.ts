@@ -42,6 +42,7 @@ export interface Watched {
   readonly limits: ScheduleLimits
   /** Timers of the schedule that are running. */
   readonly timerCount: () => number
+  readonly isPassing: (reader: Reader) => boolean
 }
 
 interface Running {
@@ -115,6 +116,7 @@ export class Watch implements OriginObserver {
   /** In one plan: what somebody waits for, then what is wanted ahead, then filling. */
   #inOrder(range: { start: number; end: number }, what: string): void {
     const players = [...this.players].filter(({ kind }) => kind === 'play')
+    if (players.some(({ reader }) => this.#watched.isPassing(reader) && intersect(range, reader.window) !== undefined)) return // wanted in part
     const isAwaited = players.some(({ wait }) => wait !== undefined && range.start <= wait.position && wait.position < range.end)
     const isAhead = players.some(({ reader }) => reader.run.filling.isFilling && intersect(range, reader.window) !== undefined)
     const need = isAwaited ? 0 : isAhead ? 1 : 2
