@@ -9,10 +9,11 @@
 -- loopback addresses, and URLs that need mpv's own cookie file, proxy or client certificate. URLs and headers carry
 -- credentials, so no message holds either.
 --
--- The host is told of seeks out of mpv's own cache, since mpv does not leave a read that is stalled for a seek. And a script
--- of the person's own can give a fresh URL when one expires in the middle: with the option `renew`, this script broadcasts
--- `seekcache-renew URL STATUS` (a script message), and takes `script-message-to seekcache renew FRESH-URL ["Name: value"]…`
--- as the answer, without a URL as a refusal. Both need curl, as Lua has no sockets.
+-- The host is told of seeks out of mpv's own cache that show no picture at once, since mpv does not leave a read that is
+-- stalled for a seek. And a script of the person's own can give a fresh URL when one expires in the middle: with the option
+-- `renew`, this script broadcasts `seekcache-renew URL STATUS` (a script message), and takes
+-- `script-message-to seekcache renew FRESH-URL ["Name: value"]…` as the answer, without a URL as a refusal. Both need
+-- curl, as Lua has no sockets.
 --
 -- All of it is one file, for mpv loads a script that is linked or copied by itself.
 --
