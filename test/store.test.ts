@@ -220,6 +220,29 @@ test('the budget holds, the least recently used goes first, a window never', asy
   await store.close()
 })
 
+test("a film's head and its index at the end, also over a border of extents, outlast what was played since", async () => {
+  await using dir = await tempDir()
+  const indexStart = 4 * EXTENT_BYTES - 200_000
+  const content = patternContent(4 * EXTENT_BYTES + 300_000)
+  const store = await openStore(dir.path, { maxSizeBytes: 5 * EXTENT_BYTES })
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content, indexStart)
+  fill(generation, content, 0, CHUNK_BYTES)
+  await generation.settle()
+  fill(generation, content, EXTENT_BYTES, 2 * EXTENT_BYTES)
+  await generation.settle()
+  const other = patternContent(6 * EXTENT_BYTES, 2)
+  const film = await newGeneration(store, other.sizeBytes)
+  for (let index = 0; index < 6; index++) {
+    fill(film, other, index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES)
+    await film.settle()
+  }
+  assert.equal(generation.present.has(EXTENT_BYTES), false, 'room was needed')
+  assert.ok(generation.present.covers(0, CHUNK_BYTES), 'the head is there')
+  assert.ok(generation.present.covers(4 * EXTENT_BYTES - CHUNK_BYTES, content.sizeBytes), 'the index is there')
+  await store.close()
+})
+
 test('an open file of an evicted extent keeps its bytes', async () => {
   await using dir = await tempDir()
   const content = patternContent(2 * EXTENT_BYTES)

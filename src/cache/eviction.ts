@@ -1,9 +1,9 @@
 /**
  * Which extents go when room is needed. Pure.
  *
- * Least recently used first. What a reader's window covers or what is being written is never a victim. The first and last
- * extent of a resource (headers, Cues, a trailing moov: what every open and every seek reads) go only when nothing
- * else is left.
+ * Least recently used first. What a reader's window covers or what is being written is never a victim. The first extent of a
+ * resource and the last two (headers, Cues, a trailing moov of 16 MiB and more: what every open and every seek reads) go only
+ * when nothing else is left.
  */
 
 export interface EvictionCandidate {

@@ -289,7 +289,7 @@ export class Extents {
           lengthBytes: extent.lengthBytes,
           lastUsedMs: extent.lastUsedMs,
           isProtected: extent.pendingWrites > 0 || windows.some((window) => intersect(window, extent.range) !== undefined),
-          holdsIndex: extent.key.index === 0 || extent.key.index === lastIndex,
+          holdsIndex: extent.key.index === 0 || extent.key.index >= lastIndex - 1,
         }
       }
     }
