@@ -22,6 +22,9 @@ const EASED_SHARE = 0.5
 const INITIAL_RATE = 10_000
 const INITIAL_RTT_MS = 60
 
+/** What was measured first is what slow start brought, not what the link holds (BBR's startup asks for as much). */
+const STARTUP_GAIN = 2.89
+
 /** A queue is short below, long above these: a share of the round trip and some milliseconds of noise. */
 const SHORT_QUEUE = { share: 0.1, ms: 3 }
 const LONG_QUEUE = { share: 0.25, ms: 5 }
@@ -164,8 +167,10 @@ export class PathEstimate {
 
   #judge(span: Span, durationMs: number): void {
     const rate = span.bytes / durationMs
+    const isFirst = this.#bytesPerMs === undefined
     const isRising = rate > RISING * (this.#bytesPerMs ?? Number.POSITIVE_INFINITY)
     this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * DECAY)
+    if (isFirst) this.#askedBytes = Math.min(STARTUP_GAIN * this.bandwidthDelayBytes, INITIAL_RATE * INITIAL_RTT_MS)
     if (!span.isFull || span.isUrgent || this.#isEased || span.firstBytesMs.length === 0) return
     const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
     if (meanMs - this.#rtt > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
