@@ -124,18 +124,21 @@ test('a way that got longer is believed', () => {
   assert.ok(bytesPerMs >= 0.9 * longer.linkBytesPerMs, `${bytesPerMs} bytes/ms, ${estimate.facts!.rttMs} ms`)
 })
 
-test('what slow start brought first does not hold readahead back, and a slow link is not flooded', () => {
-  const askedAfter = (bytesPerMs: number): number => {
+test('what slow start brought first does not hold readahead back; what a queue held back is the link', () => {
+  const askedAfter = (bytesPerMs: number, firstByteMs: number): number => {
     const estimate = new PathEstimate()
     estimate.onReadahead(true)
     estimate.onFirstByte(60, true)
-    for (let nowMs = 0; nowMs <= 250; nowMs += 10) estimate.onBytes(10 * bytesPerMs, nowMs)
+    for (let nowMs = 0; nowMs <= 250; nowMs += 10) {
+      estimate.onBytes(10 * bytesPerMs, nowMs)
+      estimate.onFirstByte(firstByteMs, true)
+    }
     return estimate.askedBytes
   }
   const before = new PathEstimate().askedBytes
-  assert.ok(askedAfter(2_800) > 0.75 * before && askedAfter(2_800) <= before, `${askedAfter(2_800)} bytes, ${before} before`)
-  assert.ok(askedAfter(10_000) >= before && askedAfter(10_000) < 1.1 * before, `${askedAfter(10_000)} bytes`)
-  assert.ok(askedAfter(600) <= 128 * 1024, `${askedAfter(600)} bytes at 5 Mbit/s`)
+  assert.ok(askedAfter(2_800, 62) > 0.75 * before && askedAfter(2_800, 62) <= before, `${askedAfter(2_800, 62)} bytes, ${before} before`)
+  assert.ok(askedAfter(2_500, 90) < 0.3 * before, `${askedAfter(2_500, 90)} bytes behind a queue`)
+  assert.ok(askedAfter(600, 62) <= 200 * 1024, `${askedAfter(600, 62)} bytes at 5 Mbit/s`)
 })
 
 test('a seek’s small pieces do not shrink readahead', () => {
