@@ -27,10 +27,10 @@ const index = await IndexDb.open(indexDir!).catch(async (error: unknown) => {
   throw error
 })
 await send({ salt: index.knownSalt })
-const resources: [string, ResourceRecord][] = []
-await sendAll(index.resources(), (batch) => {
-  resources.push(...batch)
-  return { resources: batch }
+const films: ResourceRecord[] = []
+await sendAll(index.resources(), (resources) => {
+  films.push(...resources.map(([, record]) => record))
+  return { resources }
 })
 let extentCount = 0
 await sendAll(index.extents(), (extents) => {
@@ -87,7 +87,7 @@ async function sendAll<T>(records: Iterable<T>, partOf: (batch: T[]) => Examined
 /** What lies on pages behind a damaged one: of all films that are known, in the order of the table. */
 function* extentsOneByOne(knownCount: number): Generator<[ExtentKey, ExtentRecord]> {
   let count = 0
-  for (const { generation, sizeBytes } of resources.map(([, record]) => record).sort((a, b) => (a.generation < b.generation ? -1 : 1))) {
+  for (const { generation, sizeBytes } of films.sort((a, b) => (a.generation < b.generation ? -1 : 1))) {
     for (let i = 0; i * EXTENT_BYTES < sizeBytes; i++) {
       const key = { generation, index: i }
       const record = index.extent(key)

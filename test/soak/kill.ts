@@ -2,8 +2,9 @@
  * Kills a working host at random instants, over and over on one directory, and looks at what it left.
  *
  * Readers of the proxy and of the Node API read and seek in films that are several times the budget, one of them seek after
- * seek without a pause, so the host writes, commits, gives up and evicts all the time. After each kill the directory is compared with the content, byte by byte; then a store
- * adopts it, and must find no orphan and be within the budget; now and then a host serves all of it with the origin down.
+ * seek without a pause, so the host writes, commits, gives up and evicts all the time. After each kill the directory is
+ * compared with the content, byte by byte; then a store adopts it, and must find no orphan and be within the budget; now
+ * and then a host serves all of it with the origin down.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'

@@ -54,7 +54,8 @@ export class Simulation {
     const limits = limitsOf(scenario)
     this.generation = new MemoryGeneration(scenario.sizeBytes)
     const timerCount = (): number => this.#scheduleClock.running
-    this.watch = new Watch({ scenario, clock: this.clock, generation: this.generation, store: this.#store, limits, timerCount, isPassing: (reader) => this.scheduler.isPassing(reader) })
+    const isPassing = (reader: Reader): boolean => this.scheduler.isPassing(reader)
+    this.watch = new Watch({ scenario, clock: this.clock, generation: this.generation, store: this.#store, limits, timerCount, isPassing })
     const troubles = { faults: new Map(scenario.faults), outages: scenario.outages }
     this.origin = new SimulatedOrigin(this.clock, scenario.link, scenario, troubles, scenario.maxFetches, this.watch)
     this.watch.origin = this.origin
