@@ -61,7 +61,7 @@ test('every file is 0600 and every directory 0700, whatever the umask', async ()
       assert.ok((await bytesFrom(`${proxy}/u/${spec}/film.mkv`)).equals(CONTENT.read(0, CONTENT.sizeBytes)))
       await until('it is on the disk', () => everything(cacheDir).some(({ name, kind }) => name.startsWith('extents/') && kind === 'file'))
       const found = everything(cacheDir)
-      for (const name of ['control.sock', 'host.json', 'token', 'port', 'format', 'lock', 'host.log', 'index/data.mdb', 'index/lock.mdb']) {
+      for (const name of ['control.sock', 'host.json', 'token', 'port', 'format', 'lock', 'host.log', 'index/data.mdb', 'index/lock.mdb', 'index/salt']) {
         assert.ok(found.some((entry) => entry.name === name), `${name} is there`)
       }
       assert.equal(lstatSync(cacheDir).mode & 0o7777, 0o700)
@@ -180,7 +180,7 @@ test('a link, a FIFO or a directory in the place of a file of ours is refused, n
     'a FIFO': (at) => void execFileSync('mkfifo', [at]),
     'a directory': (at) => mkdirSync(at),
   }
-  const places = ['format', 'lock', 'port', 'token', 'host.json', 'host.log', 'control.sock', 'index', 'extents', 'index/data.mdb', 'index/lock.mdb', 'index/state']
+  const places = ['format', 'lock', 'port', 'token', 'host.json', 'host.log', 'control.sock', 'index', 'extents', 'index/data.mdb', 'index/lock.mdb', 'index/state', 'index/salt']
   for (const place of places) {
     for (const [kind, plant] of Object.entries(traps)) {
       if (kind === 'a directory' && (place === 'index' || place === 'extents')) continue

@@ -9,8 +9,12 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 
 import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
-import { IndexDb } from '../src/cache/index-db.ts'
+import { IndexDb, type IndexContent } from '../src/cache/index-db.ts'
 import { examine } from '../src/cache/index-opening.ts'
+import { salvage } from '../src/cache/index-salvage.ts'
+import { extentPath, indexFile, layoutOf, prepareLayout, type Layout } from '../src/cache/layout.ts'
+import type { ExtentRecord } from '../src/cache/records.ts'
+import { ensureSalt } from '../src/cache/salt.ts'
 import type { Store } from '../src/cache/store.ts'
 import { extentFiles } from './support/cache-check.ts'
 import { type Content, patternContent } from './support/content.ts'
@@ -24,9 +28,9 @@ const CHUNKS = 10
 const FILMS = 6
 const RESOURCE = {
   displayUrl: 'http://origin/film', fileName: 'film.mkv', contentType: undefined, etag: undefined, lastModified: undefined,
-  isRangeable: true, freshUntilMs: 0, lastUsedMs: 0,
+  isRangeable: true, freshUntilMs: 0, lastUsedMs: 1_700_000_000_000,
 }
-const EXTENT = { presence: Buffer.alloc(32, 0xff), crcs: Buffer.alloc(1024), bootId: 'boot', stamp: 'stamp', lastUsedMs: 0 }
+const EXTENT = { presence: Buffer.alloc(32, 0xff), crcs: Buffer.alloc(1024), bootId: 'boot', stamp: 'stamp', lastUsedMs: 1_700_000_000_000 }
 /** Of an index with flipped bits. */
 const IMAGES = 24
 
@@ -172,7 +176,7 @@ test('bits that flip anywhere in the index never show a wrong byte, and what can
 for (const { what, harm, isKept, word } of [
   { what: 'cut', harm: (index: string) => truncateSync(join(index, 'data.mdb'), 10_000), isKept: false, word: /set aside/ },
   { what: 'emptied', harm: (index: string) => truncateSync(join(index, 'data.mdb'), 0), isKept: false, word: undefined },
-  { what: 'filled with zeros at its head', harm: (index: string) => overwrite(join(index, 'data.mdb'), 0, Buffer.alloc(8192)), isKept: false, word: /set aside/ },
+  { what: 'filled with zeros at its head', harm: (index: string) => overwrite(join(index, 'data.mdb'), 0, Buffer.alloc(8192)), isKept: true, word: /set aside/ },
   { what: 'replaced by text', harm: (index: string) => writeFileSync(join(index, 'data.mdb'), 'no index\n'.repeat(5000)), isKept: false, word: /set aside/ },
   { what: 'deleted', harm: (index: string) => rmSync(join(index, 'data.mdb')), isKept: false, word: undefined },
   { what: 'deleted with its folder', harm: (index: string) => rmSync(index, { recursive: true }), isKept: false, word: undefined },
@@ -284,26 +288,148 @@ for (const [what, harm] of Object.entries(HARMS)) {
   })
 }
 
-test('a damaged page of a large index costs what lies on it, not what lies behind it', async () => {
-  await using dir = await tempDir()
-  const [generations, extents] = [20, 300]
-  const generationOf = (number: number): string => (1000 + number).toString(16)
-  const index = await IndexDb.open(dir.path)
-  for (let number = 0; number < generations; number++) {
-    const generation = generationOf(number)
-    await index.putResource(`key ${number}`, { ...RESOURCE, generation, sizeBytes: extents * EXTENT_BYTES })
-    await index.commit(Array.from({ length: extents }, (_, i) => ({ key: { generation, index: i }, record: { ...EXTENT, fileName: `${i}-0123456789abcdef` } })))
+/** The index of some films, and their files, empty: what the index says is what counts here. */
+async function indexOfFilms(dir: string, films: number, extentsPerFilm: number): Promise<Layout> {
+  const layout = layoutOf(dir)
+  await prepareLayout(layout)
+  const index = await IndexDb.open(layout.indexDir)
+  ensureSalt(layout.indexDir, index)
+  for (let film = 0; film < films; film++) {
+    const generation = (0x1000 + film).toString(16)
+    const displayUrl = `http://origin/${film}/${'a long way '.repeat(film % 10 === 0 ? 500 : 1)}` // some are larger than a page
+    await index.putResource(`key ${film}`, { ...RESOURCE, displayUrl, generation, sizeBytes: extentsPerFilm * EXTENT_BYTES })
+    const keys = Array.from({ length: extentsPerFilm }, (_, i) => ({ generation, index: i }))
+    await index.commit(keys.map((key) => ({ key, record: extentRecord(key.index) })))
+    mkdirSync(join(layout.extentsDir, generation))
+    for (const key of keys) writeFileSync(extentPath(layout, generation, extentRecord(key.index).fileName), '')
   }
   await index.flush()
   await index.close()
-  const data = dir.file('data.mdb')
-  const damagedPage = Math.floor(statSync(data).size / 2 / 4096)
-  overwrite(data, damagedPage * 4096, Buffer.alloc(4096, 0xff))
-  const { content, problem } = await examine(dir.path)
-  assert.equal(problem, '1 damaged records')
-  assert.equal(content.resources.length, generations)
-  assert.ok(content.extents.length < generations * extents && content.extents.length > generations * extents - 10, `${content.extents.length} extents are kept`)
-  assert.equal(new Set(content.extents.map(([{ generation, index: i }]) => `${generation} ${i}`)).size, content.extents.length, 'each once')
+  return layout
+}
+
+function extentRecord(index: number): ExtentRecord {
+  return { ...EXTENT, fileName: `${index}-0123456789abcdef`, crcs: Buffer.alloc(1024, index) }
+}
+
+const PAGE_BYTES = 4096
+/** Of extents on a page: a record is 1.2 KB. */
+const MAX_PER_PAGE = 3
+
+for (const byte of [0x00, 0x01, 0x55, 0x80, 0xff]) {
+  test(`a page of a large index that holds nothing but 0x${byte.toString(16)} costs what lies on it, not what lies behind it`, async () => {
+    await using dir = await tempDir()
+    const [films, extents] = [20, 300]
+    const layout = await indexOfFilms(dir.path, films, extents)
+    const data = indexFile(layout.indexDir)
+    overwrite(data, Math.floor(statSync(data).size / 2 / PAGE_BYTES) * PAGE_BYTES, Buffer.alloc(PAGE_BYTES, byte))
+    const { content, problem } = await examine(layout)
+    assert.notEqual(problem, undefined)
+    assert.equal(content.resources.length, films)
+    const lost = films * extents - content.extents.length
+    assert.ok(lost > 0 && lost <= MAX_PER_PAGE, `${lost} extents are lost`)
+  })
+}
+
+test('whichever page of an index is damaged, what lies on the others is kept, as it was', async () => {
+  await using dir = await tempDir()
+  const [films, extents] = [12, 40]
+  const layout = await indexOfFilms(dir.path, films, extents)
+  const data = indexFile(layout.indexDir)
+  const whole = readFileSync(data)
+  const { content } = await examine(layout)
+  const sorted = (of: IndexContent): IndexContent['extents'] => of.extents.toSorted(([a], [b]) => a.generation.localeCompare(b.generation) || a.index - b.index)
+  assert.deepEqual(sorted(salvage(layout)), sorted(content).map(([key, record]) => [key, { ...record, bootId: '' }]), 'of a whole one: all')
+  let pagesOfFilms = 0
+  for (let start = 0; start < whole.length; start += PAGE_BYTES) {
+    overwrite(data, start, Buffer.alloc(PAGE_BYTES, 0xa5))
+    const saved = salvage(layout)
+    const known = new Set(saved.resources.map(([, { generation }]) => generation))
+    const of = (generation: string): number => saved.extents.filter(([key]) => key.generation === generation).length
+    const lost = [...known].reduce((sum, generation) => sum + extents - of(generation), 0)
+    assert.ok(lost <= MAX_PER_PAGE, `page ${start / PAGE_BYTES}: ${lost} extents are lost`)
+    for (const [{ index }, record] of saved.extents) assert.deepEqual(record, { ...extentRecord(index), bootId: '' })
+    assert.deepEqual(saved.salt, content.salt)
+    if (known.size < films) pagesOfFilms++
+    overwrite(data, start, whole.subarray(start, start + PAGE_BYTES))
+  }
+  assert.ok(pagesOfFilms <= 6, `${pagesOfFilms} pages cost films`) // two of two large ones each, and those of all others
+})
+
+const SALVAGES = Number(process.env.SEEKCACHE_SALVAGES ?? 500)
+
+test('whatever is done to the file of an index, what is read of it is what was once written', async (t) => {
+  const seed = seedOfRun()
+  t.diagnostic(`SEEKCACHE_SEED=${seed}`)
+  const random = randomOf(seed)
+  await using dir = await tempDir()
+  const layout = await indexOfFilms(dir.path, 4, 10)
+  const whole = readFileSync(indexFile(layout.indexDir))
+  const films = new Map(salvage(layout).resources)
+  const harms = [...Object.values(HARMS), (bytes: Buffer) => withPages(bytes, random, (page) => { for (let i = 0; i < page.length; i++) page[i] = random.below(256) })]
+  let keptCount = 0
+  for (let image = 0; image < SALVAGES; image++) {
+    let bytes = Buffer.from(whole)
+    for (let harm = random.below(3); harm >= 0; harm--) bytes = Buffer.from(harms[random.below(harms.length)]!(bytes, random))
+    writeFileSync(indexFile(layout.indexDir), bytes)
+    const { resources, extents } = salvage(layout)
+    for (const [key, record] of resources) assert.deepEqual(record, films.get(key))
+    for (const [{ generation, index }, record] of extents) {
+      assert.deepEqual(record, { ...extentRecord(index), bootId: '' })
+      assert.ok(existsSync(extentPath(layout, generation, record.fileName)))
+    }
+    keptCount += extents.length
+  }
+  t.diagnostic(`${keptCount} extents kept`)
+  assert.ok(keptCount > 0)
+})
+
+test('a number of a record that a flipped bit makes larger than any is damage like any other', async () => {
+  await using dir = await tempDir()
+  const layout = await indexOfFilms(dir.path, 4, 10)
+  const bytes = readFileSync(indexFile(layout.indexDir))
+  const float64 = Buffer.alloc(9, 0xcb)
+  float64.writeDoubleBE(EXTENT.lastUsedMs, 1)
+  let count = 0
+  for (let at = bytes.indexOf(float64); at !== -1; at = bytes.indexOf(float64, at + 1), count++) bytes[at] = 0xcf // a uint64
+  assert.ok(count >= 44, `${count} numbers`)
+  writeFileSync(indexFile(layout.indexDir), bytes)
+  const { content, problem } = await examine(layout)
+  assert.match(problem!, /BigInt/)
+  assert.deepEqual([content.resources, content.extents], [[], []])
+})
+
+test('what an index has forgotten or replaced does not come back from its free pages', async () => {
+  await using dir = await tempDir()
+  const layout = await indexOfFilms(dir.path, 6, 5)
+  const index = await IndexDb.open(layout.indexDir)
+  const [evicted, removed, changed] = ['1000', '1001', '1002'] as const
+  await index.commit([{ key: { generation: evicted, index: 3 }, record: undefined }])
+  rmSync(extentPath(layout, evicted, extentRecord(3).fileName))
+  await index.removeResource('key 1')
+  rmSync(join(layout.extentsDir, removed), { recursive: true })
+  await index.putResource('key 2', { ...RESOURCE, etag: '"2"', generation: 'feed', sizeBytes: EXTENT_BYTES })
+  await index.flush()
+  await index.close()
+  const { resources, extents } = salvage(layout)
+  assert.deepEqual(resources.map(([key]) => key).sort(), ['key 0', 'key 3', 'key 4', 'key 5'], `nothing of ${changed} is there yet`)
+  assert.equal(extents.length, 4 + 3 * 5)
+})
+
+test('the salt is found where its page or its file is damaged: without it nothing would be', async () => {
+  await using dir = await tempDir()
+  const cached = await cachedFilms(dir.path, 1)
+  const { salt } = salvage(layoutOf(dir.path))
+  assert.equal(salt?.length, 16)
+  const saltFile = dir.file('index', 'salt')
+  const harmHeads = (): void => overwrite(dir.file('index', 'data.mdb'), 0, Buffer.alloc(8192))
+  for (const harm of [() => writeFileSync(saltFile, 'no salt'), () => rmSync(saltFile), harmHeads, () => (rmSync(saltFile), harmHeads())]) {
+    harm()
+    const store = await openStore(dir.path)
+    assert.ok(store.salt.equals(salt))
+    assert.equal(await presentChunks(store, cached), CHUNKS)
+    await store.close()
+  }
 })
 
 test('an index that nobody has left in order and that is whole is gone on with as it is, the incomplete chunks too', async () => {

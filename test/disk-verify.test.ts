@@ -88,6 +88,7 @@ test('verify tells what is damaged, --repair has it fetched again, and only that
 test('verify finds a damaged index, and --repair keeps what can be read of it', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT })
   await using host = await cached(origin)
+  const clean = await verify(host)
   const data = join(host.cacheDir, 'index', 'data.mdb')
   const index = readFileSync(data)
   index.fill(0, 0, 8192)
@@ -95,12 +96,11 @@ test('verify finds a damaged index, and --repair keeps what can be read of it', 
   const found = await verify(host)
   assert.equal(found.code, 7)
   assert.match(found.told.indexDamage!, /LMDB cannot read it/)
-  assert.equal(found.told.orphans.length, 2)
+  assert.deepEqual({ ...found.told, indexDamage: '' }, { ...clean.told, indexDamage: '' })
   assert.equal(existsSync(join(host.cacheDir, 'index.damaged')), false)
   assert.equal((await verify(host, '--repair')).code, 7)
   assert.equal(existsSync(join(host.cacheDir, 'index.damaged')), true)
-  assert.deepEqual(extentFiles(host.cacheDir), [])
-  assert.equal((await verify(host)).code, 0)
+  assert.deepEqual(await verify(host), clean)
 })
 
 test('verify says what is in its way, each with an exit status of its own', async () => {

@@ -6,10 +6,9 @@
  * order of data and index is the store's.
  */
 
-import { randomBytes } from 'node:crypto'
 import type { Database, RootDatabase } from 'lmdb'
 
-import { IndexFile, type Rooted } from './index-file.ts'
+import { IndexFile, IndexUnreadable, type Rooted } from './index-file.ts'
 import {
   openExtent,
   openResource,
@@ -33,15 +32,12 @@ export interface IndexContent {
   readonly salt: Uint8Array | undefined
   readonly resources: readonly (readonly [string, ResourceRecord])[]
   readonly extents: readonly (readonly [ExtentKey, ExtentRecord])[]
-  /** Records that were not what was written. */
-  readonly damagedRecords: number
 }
 
-const SALT_BYTES = 16
+const DAMAGED_RECORD = 'a record is not what was written'
 
 export class IndexDb {
   readonly #file: IndexFile<Tables>
-  #damagedRecords = 0
 
   /** @throws IndexUnreadable when LMDB finds it damaged, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
   static async open(dir: string): Promise<IndexDb> {
@@ -52,13 +48,13 @@ export class IndexDb {
     this.#file = file
   }
 
-  /** Keys of resources are hashed with it, so that an index tells nothing of the credentials in them. Made where there is none. */
-  ensureSalt(): Buffer {
-    const known = this.knownSalt
-    if (known?.length === SALT_BYTES) return Buffer.from(known)
-    const salt = randomBytes(SALT_BYTES)
-    this.#file.transact((tables) => void tables.root.put('salt', salt)).catch(() => {}) // on a full disk: what is cached now is not known again
-    return salt
+  /** As it was put. */
+  get salt(): Uint8Array | undefined {
+    return this.#file.read((tables) => tables.root.get('salt') as Uint8Array | undefined)
+  }
+
+  async putSalt(salt: Uint8Array): Promise<void> {
+    await this.#file.transact((tables) => void tables.root.put('salt', salt))
   }
 
   /** What was learned of origins, as it was put; its reader checks it. */
@@ -70,11 +66,12 @@ export class IndexDb {
     await this.#file.transact((tables) => void tables.root.put('origins', records))
   }
 
+  /** @throws IndexUnreadable, now or while it is iterated */
   *resources(): Generator<[string, ResourceRecord]> {
     for (const { key, value } of this.#file.read((tables) => tables.resources.getRange()) ?? []) {
       const record = openResource(key, value)
-      if (record === undefined) this.#damagedRecords++
-      else yield [key, record]
+      if (record === undefined) throw new IndexUnreadable(DAMAGED_RECORD)
+      yield [key, record]
     }
   }
 
@@ -86,26 +83,14 @@ export class IndexDb {
     await this.#file.transact((tables) => void tables.resources.remove(key))
   }
 
+  /** @throws the same */
   *extents(): Generator<[ExtentKey, ExtentRecord]> {
     for (const { key, value } of this.#file.read((tables) => tables.extents.getRange()) ?? []) {
       const place = { generation: key[0], index: key[1] }
       const record = openExtent(place, value)
-      if (record === undefined) this.#damagedRecords++
-      else yield [place, record]
+      if (record === undefined) throw new IndexUnreadable(DAMAGED_RECORD)
+      yield [place, record]
     }
-  }
-
-  /** One by itself: where a page is damaged, what lies on others can still be found. Undefined where it cannot be read. */
-  extent(key: ExtentKey): ExtentRecord | undefined {
-    const stored = this.#file.read(({ root, extents }) => {
-      try {
-        return extents.get([key.generation, key.index])
-      } catch {
-        root.resetReadTxn() // LMDB takes no more of one that met a damaged page
-        return undefined
-      }
-    })
-    return stored === undefined ? undefined : openExtent(key, stored)
   }
 
   /** What cannot be read of them is fetched again. */
@@ -139,26 +124,19 @@ export class IndexDb {
 
   // ---- as a whole
 
-  get knownSalt(): Uint8Array | undefined {
-    return this.#file.read((tables) => tables.root.get('salt') as Uint8Array | undefined)
+  /** What is needed of it from the start. @throws IndexUnreadable */
+  readAll(): IndexContent {
+    return readable(() => ({ salt: this.salt, resources: [...this.resources()], extents: [...this.extents()] }))
   }
 
-  /** Records that were not what was written, met so far. */
-  get damagedRecords(): number {
-    return this.#damagedRecords
-  }
-
-  /** By LMDB's own account: a damaged page may end an iteration without a word. */
-  get extentCount(): number {
-    return this.#file.read(({ extents }) => countOf(extents)) ?? 0
-  }
-
-  /** Reads what an opening does not, and compares what was met with LMDB's own count. @throws what LMDB says of a damaged table */
+  /** Reads what an opening does not, and counts: a damaged page may end an iteration without a word. @throws IndexUnreadable */
   readRest(): void {
-    this.#file.read(({ resources, extents, partials }) => {
-      for (const { value } of partials.getRange()) if (!Array.isArray(value)) this.#damagedRecords++
-      for (const table of [resources, extents, partials]) if (countOf(table) !== table.getKeysCount()) this.#damagedRecords++
-    })
+    readable(() => this.#file.read(({ resources, extents, partials }) => {
+      for (const { value } of partials.getRange()) if (!Array.isArray(value)) throw new IndexUnreadable(DAMAGED_RECORD)
+      for (const table of [resources, extents, partials]) {
+        if (countOf(table) !== table.getKeysCount()) throw new IndexUnreadable('some of it cannot be reached')
+      }
+    }))
   }
 
   /** @throws IndexUnreadable where a page of it cannot be read, ERR_SEEKCACHE_CACHE_UNWRITABLE when the disk says no */
@@ -217,6 +195,15 @@ function tablesOf(root: RootDatabase): Tables {
 
 function countOf(table: Pick<RootDatabase, 'getStats'>): number {
   return (table.getStats() as { readonly entryCount: number }).entryCount
+}
+
+/** Whatever LMDB, or the decoding of its records, throws. */
+function readable<T>(read: () => T): T {
+  try {
+    return read()
+  } catch (cause) {
+    throw new IndexUnreadable((cause as Error).message, { cause })
+  }
 }
 
 function putAll(tables: Tables, { salt, resources, extents }: IndexContent): void {

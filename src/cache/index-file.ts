@@ -12,7 +12,7 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 
-import { freshIndexDir, unwritable } from './layout.ts'
+import { freshIndexDir, indexFile, unwritable } from './layout.ts'
 
 /** What LMDB, or the decoding of its records, says of a damaged file. */
 export class IndexUnreadable extends Error {}
@@ -174,7 +174,7 @@ export class IndexFile<Tables extends Rooted> {
       await rm(dir, { recursive: true, force: true })
       await mkdir(dir, { mode: 0o700 })
       await this.#tables.root.backup(dir, true)
-      const copy = await openFile(join(dir, 'data.mdb'), 'r+')
+      const copy = await openFile(indexFile(dir), 'r+')
       await copy.sync().finally(() => copy.close())
     } catch (error) {
       if ((error as Error).message.startsWith('MDB_')) throw new IndexUnreadable((error as Error).message, { cause: error })

@@ -5,7 +5,7 @@
  * not left so (its host was killed, the machine has crashed, something has changed it) is read by another process first, for
  * LMDB trusts its file, and a damaged one may end the process that reads it. What is whole is copied page by page into a new
  * file, so that nothing is trusted that was not read: the list of free pages stays behind. If anything is wrong the index is
- * set aside, and a new one is begun with what could be read.
+ * set aside, and a new one is begun with what can be read of its file without LMDB (`index-salvage.ts`).
  */
 
 import { fork } from 'node:child_process'
@@ -17,8 +17,9 @@ import { crc32 } from 'node:zlib'
 import { SeekCacheError } from '../errors.ts'
 import { IndexDb, type IndexContent } from './index-db.ts'
 import { IndexUnreadable } from './index-file.ts'
-import type { Examined, ExaminationEnd } from './index-examiner.ts'
-import { freshIndexDir, type Layout } from './layout.ts'
+import type { Finding } from './index-examiner.ts'
+import { salvage } from './index-salvage.ts'
+import { freshIndexDir, indexFile, type Layout } from './layout.ts'
 
 /** The same path from `src` and from `dist`. */
 const EXAMINER_PATH = fileURLToPath(new URL('../../dist/cache/index-examiner.js', import.meta.url))
@@ -41,45 +42,46 @@ export interface OpenedIndex {
 /** @throws ERR_SEEKCACHE_CACHE_UNWRITABLE where the disk says no */
 export async function openIndex(layout: Layout): Promise<OpenedIndex> {
   const { indexDir } = layout
-  if (existsSync(dataFile(indexDir)) && !isAsLeft(indexDir)) {
-    const { content, problem } = await examineAndCopy(indexDir)
-    if (problem !== undefined) return await beginAnew(layout, problem, content)
+  if (existsSync(indexFile(indexDir)) && !isAsLeft(indexDir)) {
+    const problem = await copyWhole(indexDir)
+    if (problem !== undefined) return await beginAnew(layout, problem)
   }
   let index: IndexDb | undefined
   try {
     index = await IndexDb.open(indexDir)
-    const content = readAll(index)
-    if (content.damagedRecords > 0) throw new IndexUnreadable(`${content.damagedRecords} damaged records`)
-    return { index, content, damage: undefined }
+    return { index, content: index.readAll(), damage: undefined }
   } catch (error) {
     await index?.close()
     if (!(error instanceof IndexUnreadable)) throw error
-    const { content, problem } = await examine(indexDir)
-    return await beginAnew(layout, problem ?? error.message, content)
+    return await beginAnew(layout, error.message)
   }
 }
 
-/** Puts the copy of what could be read in the index's place. Where the disk takes none, the index stays as it is. */
-async function examineAndCopy(indexDir: string): Promise<Examination> {
+/**
+ * Puts its copy in the place of an index that is whole. Where the disk takes none, it stays as it is.
+ * @returns what is wrong with it
+ */
+async function copyWhole(indexDir: string): Promise<string | undefined> {
   const fresh = freshIndexDir(indexDir)
-  const examination = await examine(indexDir, fresh)
+  const finding = await find(indexDir, fresh)
   try {
-    if (examination.isCopied) renameSync(dataFile(fresh), dataFile(indexDir))
+    if (finding.state === 'copied') renameSync(indexFile(fresh), indexFile(indexDir))
     rmSync(fresh, { recursive: true, force: true })
   } catch {
     // the next opening says whether the disk takes anything at all
   }
-  return examination
+  return finding.state === 'damaged' ? finding.problem : undefined
 }
 
-/** Sets the damaged index aside, and begins a new one with what could be read. */
-async function beginAnew(layout: Layout, problem: string, saved: IndexContent): Promise<OpenedIndex> {
+/** Sets the damaged index aside, and begins a new one with what can be read of its file. */
+async function beginAnew(layout: Layout, problem: string): Promise<OpenedIndex> {
+  const saved = salvage(layout)
   const aside = setAside(layout, problem)
   const index = await IndexDb.open(layout.indexDir)
-  await index.restore({ ...saved, extents: saved.extents.map(([key, record]) => [key, { ...record, bootId: '' }]) }) // only by their checksums
+  await index.restore(saved)
   const counts = `${saved.resources.length} files and ${saved.extents.length} extents`
   const damage = `the index was damaged (${problem}): it is set aside as ${aside}, a new one begins with ${counts} that could be read`
-  return { index, content: readAll(index), damage }
+  return { index, content: saved, damage }
 }
 
 /** How it was left, for the next host. */
@@ -87,7 +89,7 @@ export async function closeIndex(layout: Layout, index: IndexDb): Promise<void> 
   await index.flush()
   if (!(await index.close())) return
   const path = stateFile(layout.indexDir)
-  const state: IndexState = { state: 'closed', crc: crc32(readFileSync(dataFile(layout.indexDir))) }
+  const state: IndexState = { state: 'closed', crc: crc32(readFileSync(indexFile(layout.indexDir))) }
   try {
     rmSync(`${path}.new`, { force: true })
     writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600, flag: 'wx' })
@@ -97,10 +99,6 @@ export async function closeIndex(layout: Layout, index: IndexDb): Promise<void> 
   }
 }
 
-function dataFile(indexDir: string): string {
-  return join(indexDir, 'data.mdb')
-}
-
 function stateFile(indexDir: string): string {
   return join(indexDir, 'state')
 }
@@ -108,63 +106,44 @@ function stateFile(indexDir: string): string {
 function isAsLeft(indexDir: string): boolean {
   try {
     const left = JSON.parse(readFileSync(stateFile(indexDir), 'utf8')) as IndexState
-    return left.state === 'closed' && left.crc === crc32(readFileSync(dataFile(indexDir)))
+    return left.state === 'closed' && left.crc === crc32(readFileSync(indexFile(indexDir)))
   } catch {
     return false
   }
 }
 
-/** @throws IndexUnreadable */
-function readAll(index: IndexDb): IndexContent {
-  try {
-    const resources = [...index.resources()]
-    const extents = [...index.extents()]
-    return { salt: index.knownSalt, resources, extents, damagedRecords: index.damagedRecords }
-  } catch (cause) {
-    throw new IndexUnreadable((cause as Error).message, { cause })
-  }
-}
-
-const EMPTY: IndexContent = { salt: undefined, resources: [], extents: [], damagedRecords: 0 }
-
 export interface Examination {
   readonly content: IndexContent
+  /** What is wrong with it. */
   readonly problem: string | undefined
-  /** Whether it is whole, and in the new folder as well, on the disk. */
-  readonly isCopied: boolean
 }
+
+/** What an index holds, or what can be read of a damaged one. Nothing is changed. */
+export async function examine(layout: Layout): Promise<Examination> {
+  if (!existsSync(indexFile(layout.indexDir))) return { content: EMPTY, problem: 'it is missing' }
+  const finding = await find(layout.indexDir)
+  if (finding.state === 'whole') return { content: finding.content, problem: undefined }
+  const problem = finding.state === 'damaged' ? finding.problem : undefined
+  return { content: salvage(layout), problem }
+}
+
+const EMPTY: IndexContent = { salt: undefined, resources: [], extents: [] }
 
 /**
  * Reads an index in another process, which it may end.
- * @param copyDir a folder for a copy of what is whole, if it is; what was there goes
+ * @param copyDir a folder for a copy of what is whole; what was there goes
  */
-export async function examine(indexDir: string, copyDir?: string): Promise<Examination> {
-  if (!existsSync(dataFile(indexDir))) return { content: EMPTY, problem: 'it is missing', isCopied: false }
+async function find(indexDir: string, copyDir?: string): Promise<Finding> {
   const child = fork(EXAMINER_PATH, copyDir === undefined ? [indexDir] : [indexDir, copyDir], {
     serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'], timeout: EXAMINATION_MS, killSignal: 'SIGKILL',
   })
-  let content = EMPTY
-  let end: ExaminationEnd | undefined
-  child.on('message', (part: Examined) => {
-    if (typeof part === 'string') end = part
-    else content = joined(content, part)
-  })
-  const how = await new Promise<string>((resolve) => {
+  let finding: Finding | undefined
+  child.once('message', (message) => (finding = message as Finding))
+  const end = await new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message))
     child.once('close', (code, signal) => resolve(signal ?? `exit ${code}`))
   })
-  const { damagedRecords } = content
-  const problem = end === undefined ? `LMDB cannot read it: ${how}` : damagedRecords > 0 ? `${damagedRecords} damaged records` : undefined
-  return { content, problem, isCopied: end === 'copied' && problem === undefined }
-}
-
-function joined(known: IndexContent, part: Partial<IndexContent>): IndexContent {
-  return {
-    salt: part.salt ?? known.salt,
-    resources: [...known.resources, ...(part.resources ?? [])],
-    extents: [...known.extents, ...(part.extents ?? [])],
-    damagedRecords: known.damagedRecords + (part.damagedRecords ?? 0),
-  }
+  return finding ?? { state: 'damaged', problem: `LMDB cannot read it: ${end}` }
 }
 
 function setAside(layout: Layout, problem: string): string {

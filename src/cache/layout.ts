@@ -3,7 +3,7 @@
  *
  *     <dir>/format                 the layout's version, checked before anything else is touched
  *     <dir>/lock                   flock'ed by the host for its lifetime
- *     <dir>/index/                 LMDB: resources, extents, meta; index.new, index.damaged: see index-file.ts, index-opening.ts
+ *     <dir>/index/                 LMDB: resources, extents, meta; state, salt; index.new, index.damaged: see index-file.ts, index-opening.ts
  *     <dir>/extents/GEN/N-RANDOM   the bytes of extent N of generation GEN, sparse, written at their own offsets
  *     <dir>/probe                  written to a disk that has failed, and removed at once
  *     <dir>/host.json, token, control.sock, host.log   the host's own (host.ts)
@@ -44,6 +44,11 @@ export interface Layout {
 
 export function layoutOf(dir: string): Layout {
   return { dir, indexDir: join(dir, 'index'), extentsDir: join(dir, 'extents'), lockFile: join(dir, 'lock'), formatFile: join(dir, 'format') }
+}
+
+/** LMDB's. */
+export function indexFile(indexDir: string): string {
+  return join(indexDir, 'data.mdb')
 }
 
 /** Of a new index, until it takes the place of one that is lost. */

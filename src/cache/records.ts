@@ -65,6 +65,7 @@ export function sealResource(key: string, record: ResourceRecord): Sealed<Resour
 export function openResource(key: string, stored: Sealed<ResourceRecord>): ResourceRecord | undefined {
   if (typeof stored !== 'object' || stored === null) return undefined
   const { seal, ...record } = stored
+  if (!hasOnly(record, RESOURCE_FIELDS) || !isGeneration(record.generation) || !Number.isSafeInteger(record.sizeBytes)) return undefined
   return seal === undefined || seal === resourceSeal(key, record) ? record : undefined
 }
 
@@ -76,10 +77,25 @@ export function sealExtent(key: ExtentKey, record: ExtentRecord): Sealed<ExtentR
 export function openExtent(key: ExtentKey, stored: Sealed<ExtentRecord>): ExtentRecord | undefined {
   if (typeof stored !== 'object' || stored === null) return undefined
   const { seal, ...record } = stored
-  if (record.presence?.byteLength !== CHUNKS_PER_EXTENT / 8 || record.crcs?.byteLength !== CHUNKS_PER_EXTENT * 4) return undefined
-  if (!/^\d+-[0-9a-f]{16}$/.test(record.fileName) || !/^[0-9a-f]+$/.test(key.generation) || !Number.isSafeInteger(key.index)) return undefined
+  if (!hasOnly(record, EXTENT_FIELDS) || record.presence?.byteLength !== CHUNKS_PER_EXTENT / 8 || record.crcs?.byteLength !== CHUNKS_PER_EXTENT * 4) return undefined
+  if (!/^\d+-[0-9a-f]{16}$/.test(record.fileName) || !isGeneration(key.generation) || !Number.isSafeInteger(key.index)) return undefined
   if (seal === undefined) return { ...record, bootId: '' }
   return seal === extentSeal(key, record) ? record : undefined
+}
+
+const RESOURCE_FIELDS = new Set([
+  'displayUrl', 'fileName', 'generation', 'sizeBytes', 'contentType', 'etag', 'lastModified', 'isRangeable', 'freshUntilMs', 'lastUsedMs',
+])
+const EXTENT_FIELDS = new Set(['fileName', 'presence', 'crcs', 'bootId', 'stamp', 'lastUsedMs'])
+
+/** A flipped bit in the name of the seal would make a record of the first code of it. */
+function hasOnly(record: object, fields: ReadonlySet<string>): boolean {
+  return Object.keys(record).every((name) => fields.has(name))
+}
+
+/** It names a folder. */
+function isGeneration(id: unknown): boolean {
+  return typeof id === 'string' && /^[0-9a-f]+$/.test(id)
 }
 
 export function partialCrc(generation: string, chunk: number, ranges: PartialRecord['ranges'], bytes: Uint8Array): number {

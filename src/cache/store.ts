@@ -25,6 +25,7 @@ import type { PartialRecord, ResourceRecord } from './records.ts'
 import { removeHalfDone } from './recovery.ts'
 import { Resources } from './resources.ts'
 import { RESERVE_CHECK_BYTES } from './room.ts'
+import { ensureSalt } from './salt.ts'
 
 /** A failed disk is tried again after so long. */
 const DISK_RETRY_MS = 5_000
@@ -95,7 +96,7 @@ export class Store {
     this.#layout = layout
     this.#lock = lock
     this.#index = index
-    this.salt = index.ensureSalt()
+    this.salt = ensureSalt(layout.indexDir, index)
     this.#disk = new DiskState({
       retryMs: options.diskRetryMs ?? DISK_RETRY_MS,
       tell: (message, isFailing) => options.onDiskState?.(message, isFailing),
@@ -289,7 +290,7 @@ export class Store {
   async #renewIndex(): Promise<void> {
     const contentNow = async (): Promise<IndexContent> => {
       const extents = await this.#extents.records()
-      return { salt: this.salt, resources: [...this.#resources.all], extents, damagedRecords: 0 }
+      return { salt: this.salt, resources: [...this.#resources.all], extents }
     }
     await this.#disk.tookInIndex(this.#index.renew(contentNow))
   }

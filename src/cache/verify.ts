@@ -47,7 +47,7 @@ export async function verifyDir(dir: string, options: { readonly repair: boolean
   const lock = lockDir(layout)
   try {
     await ensureFormat(layout)
-    const { content, problem } = await examine(layout.indexDir)
+    const { content, problem } = await examine(layout)
     const found = await checkExtents(layout, content)
     const isNamed = (generation: string, fileName: string): boolean => found.named.has(extentPath(layout, generation, fileName))
     const left = [...(await orphans(layout, { isNamed })), ...(await halfDone(layout))]

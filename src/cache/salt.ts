@@ -1,0 +1,48 @@
+/**
+ * The salt with which keys of resources are hashed, so that the index tells nothing of the credentials in them.
+ *
+ * Without it nothing in the cache is found again, so it stands in the index and, with its checksum, in a file beside it.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+
+import type { IndexDb } from './index-db.ts'
+
+export const SALT_BYTES = 16
+
+/** The file's, if it is what was written. */
+export function readSalt(indexDir: string): Buffer | undefined {
+  try {
+    const stored = readFileSync(join(indexDir, 'salt'))
+    const salt = stored.subarray(0, SALT_BYTES)
+    return stored.length === SALT_BYTES + 4 && stored.readUInt32LE(SALT_BYTES) === crc32(salt) ? salt : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Made where there is none. On a disk that takes nothing what is cached now is not known again. */
+export function ensureSalt(indexDir: string, index: IndexDb): Buffer {
+  const inFile = readSalt(indexDir)
+  const inIndex = index.salt
+  const salt = inFile ?? (inIndex?.length === SALT_BYTES ? Buffer.from(inIndex) : randomBytes(SALT_BYTES))
+  if (inFile === undefined) writeSalt(indexDir, salt)
+  if (inIndex === undefined || !salt.equals(inIndex)) index.putSalt(salt).catch(() => {})
+  return salt
+}
+
+function writeSalt(indexDir: string, salt: Buffer): void {
+  const checksum = Buffer.alloc(4)
+  checksum.writeUInt32LE(crc32(salt))
+  const path = join(indexDir, 'salt')
+  try {
+    rmSync(`${path}.new`, { force: true })
+    writeFileSync(`${path}.new`, Buffer.concat([salt, checksum]), { mode: 0o600, flag: 'wx' })
+    renameSync(`${path}.new`, path)
+  } catch {
+    // the index has it
+  }
+}
