@@ -3,6 +3,8 @@
  * The `seekcache` command: data on standard output, everything else on standard error.
  */
 
+import './young-heap.ts'
+
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { resolve } from 'node:path'
 

@@ -12,6 +12,7 @@ import { runProgram } from '../support/programs.ts'
 import { freePort } from './drivers.ts'
 import { filesOf, startNginx } from './nginx.ts'
 import { median, quantile } from './statistics.ts'
+import { usageOf } from './usage.ts'
 
 export interface Compared {
   /** One number a round. */
@@ -41,6 +42,8 @@ export interface LoopbackResult {
   readonly firstByte: FirstBytes
   /** Readers that do not: both processors are busy all the time, and much of one with the readers. */
   readonly firstByteSaturated: FirstBytes
+  /** Of the host in all of this, the filling of its cache too. */
+  readonly peakRssBytes: number
 }
 
 const BLOCK_BYTES = 256 * 1024
@@ -74,7 +77,7 @@ export async function runLoopback(film: Film, rounds: number, onProgress: (line:
   const firstByte = await both(PAUSE_MS)
   const firstByteSaturated = await both(0)
   onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify({ firstByte, firstByteSaturated })}`)
-  return { element, proxy, firstByte, firstByteSaturated }
+  return { element, proxy, firstByte, firstByteSaturated, peakRssBytes: usageOf(host.pid).peakRssBytes }
 }
 
 function rates(samples: readonly number[]): string {

@@ -158,6 +158,7 @@ function loopbackTables({ loopback, filmMegabytes }: Summary): string[] {
       ['ms', 'p50', 'p99'],
       [...firstByte('320/s', loopback.firstByte), ...firstByte('as fast as they can', loopback.firstByteSaturated)],
     )}`,
+    `The host's memory was ${(loopback.peakRssBytes / 1e6).toFixed(0)} MB at its peak, the filling of the cache included.`,
   ]
 }
 
