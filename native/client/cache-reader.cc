@@ -57,7 +57,7 @@ Result<std::size_t> CacheReader::read(int64_t offset, void *buffer, std::size_t 
   nextOffset_ = offset + static_cast<int64_t>(*filled);
   bytesRead_.fetch_add(static_cast<int64_t>(*filled), std::memory_order_relaxed);
   runs_.advance(nextOffset_);
-  if (runs_.takeNews()) link_.tellPosition(reader_, nextOffset_);
+  if (runs_.takeNews(Clock::now())) link_.tellPosition(reader_, nextOffset_);
   return filled;
 }
 

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "wait.h"
+
 namespace seekcache {
 
 class Runs {
@@ -29,7 +31,7 @@ class Runs {
   void forget();
 
   // Whether the host should hear where the chosen reader is now; true once for each place.
-  bool takeNews();
+  bool takeNews(TimePoint now);
   // The host knows that the chosen reader is at `position`.
   void told(int64_t position) { runs_.front().told = position; }
   int64_t position() const { return runs_.front().position; }
@@ -53,6 +55,7 @@ class Runs {
   // The latest first; never empty after choose().
   std::vector<Run> runs_;
   std::vector<int64_t> forgotten_;
+  TimePoint newsAt_{};
   int64_t readBytes_ = 0;
 };
 

@@ -379,17 +379,34 @@ void readersOfRuns() {
   {
     Runs runs;
     // News: a new place, then each MiB, and what the host was asked for is known to it.
+    TimePoint now = Clock::now();
     runs.choose(0);
     runs.advance(1000);
-    CHECK(runs.takeNews() && !runs.takeNews());
+    CHECK(runs.takeNews(now) && !runs.takeNews(now));
+    now += std::chrono::milliseconds(10);
     runs.advance(kMiB + 500);
-    CHECK(!runs.takeNews());
+    CHECK(!runs.takeNews(now));
     runs.advance(kMiB + 1000);
-    CHECK(runs.takeNews());
+    CHECK(runs.takeNews(now));
     runs.choose(50 * kMiB);
     runs.told(50 * kMiB);
     runs.advance(50 * kMiB + 1000);
-    CHECK(!runs.takeNews());
+    CHECK(!runs.takeNews(now));
+  }
+  {
+    Runs runs;
+    // At the speed of memory not each MiB, but before much is untold; and at once when time has passed.
+    TimePoint now = Clock::now();
+    int told = 0;
+    runs.choose(0);
+    for (int i = 1; i <= 64; i++) {
+      runs.advance(i * kMiB);
+      told += runs.takeNews(now) ? 1 : 0;
+    }
+    CHECK(told == 8);
+    runs.advance(64 * kMiB + 100);
+    now += std::chrono::milliseconds(2);
+    CHECK(runs.takeNews(now) && !runs.takeNews(now));
   }
 }
 
