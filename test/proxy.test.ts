@@ -1,9 +1,12 @@
 /** The proxy as players and strangers meet it. */
 
 import assert from 'node:assert/strict'
-import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { once } from 'node:events'
+import { createServer, request as httpRequest, type IncomingMessage } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
 
+import { ReadBuffers, sendRange } from '../src/proxy/body.ts'
 import { decide } from '../src/proxy/conditions.ts'
 import { patternContent, type Content } from './support/content.ts'
 import { within } from './support/deadline.ts'
@@ -184,6 +187,28 @@ test('a body that breaks off upstream is continued where it broke, and never sho
   })
   assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
 })
+
+for (const pieces of [1, 2, 3, 4]) {
+  test(`what has been read goes out before a response breaks off: ${pieces} pieces of it`, async () => {
+    const server = createServer((_, response) => {
+      const read = async (position: number): Promise<Buffer> => {
+        if (position === pieces * 1000) throw new Error('no more')
+        return CONTENT.read(position, position + 1000)
+      }
+      const onFirst = (): void => void response.writeHead(206, { 'content-length': 100_000 })
+      const parts = { response, range: { start: 0, end: 100_000 }, buffers: new ReadBuffers(), read, onFirst, onSent: () => {}, signal: AbortSignal.timeout(60_000) }
+      sendRange(parts).catch(() => response.destroy())
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const response = await get(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const received: Uint8Array[] = []
+    await assert.rejects(async () => {
+      for await (const bytes of response.body!) received.push(bytes as Uint8Array)
+    })
+    assert.ok(Buffer.concat(received).equals(CONTENT.read(0, pieces * 1000)))
+    server.close()
+  })
+}
 
 test('a file that changes while it is sent cuts the connection, and the next request gets the new one', async () => {
   const [content, changed] = [1, 2].map((seed) => patternContent(12_000_000, seed)) as [Content, Content]

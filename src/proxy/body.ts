@@ -25,21 +25,27 @@ export interface RangeParts {
   readonly onSent: (lengthBytes: number) => void
 }
 
-/** After the first read two buffers in turn: one is read into while the other one is on its way to the socket. */
+/**
+ * After the first read two buffers in turn: one is read into while the other one is on its way to the socket. Where a read
+ * fails, what had been read has gone out: a response that is destroyed drops the rest, its head too.
+ */
 export async function sendRange({ response, range, buffers, read, signal, onFirst, onSent }: RangeParts): Promise<void> {
   const slots = [new Slot(response, buffers.first), new Slot(response, buffers.next), new Slot(response, buffers.next)]
   let position = range.start
-  for (let turn = 0; position < range.end; turn++) {
-    const slot = slots[turn === 0 ? 0 : 1 + (turn % 2)]!
-    await slot.isFree
-    signal.throwIfAborted()
-    const bytes = await read(position, Math.min(slot.sizeBytes, range.end - position), () => slot.buffer)
-    if (turn === 0) onFirst()
-    slot.write(bytes)
-    onSent(bytes.length)
-    position += bytes.length
+  try {
+    for (let turn = 0; position < range.end; turn++) {
+      const slot = slots[turn === 0 ? 0 : 1 + (turn % 2)]!
+      await slot.isFree
+      signal.throwIfAborted()
+      const bytes = await read(position, Math.min(slot.sizeBytes, range.end - position), () => slot.buffer)
+      if (turn === 0) onFirst()
+      slot.write(bytes)
+      onSent(bytes.length)
+      position += bytes.length
+    }
+  } finally {
+    await Promise.all(slots.map((slot) => slot.isFree))
   }
-  await Promise.all(slots.map((slot) => slot.isFree))
   if (!response.destroyed) for (const slot of slots) slot.giveBack()
 }
 
