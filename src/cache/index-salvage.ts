@@ -133,7 +133,7 @@ function* nodesOf(path: string): Generator<Node> {
   }
 }
 
-/** Each page names its own number: most of them do in a file of pages of the right size. */
+/** Each page names its own number: most of them do in a file of pages of the right size, hardly any in another. */
 function pageSizeOf(fd: number, sizeBytes: number): number {
   const head = Buffer.alloc(8)
   const counts = PAGE_SIZES_BYTES.map((pageBytes) => {
@@ -141,7 +141,7 @@ function pageSizeOf(fd: number, sizeBytes: number): number {
     for (let number = 0; (number + 1) * pageBytes <= sizeBytes; number++) {
       if (isRead(fd, head, number * pageBytes) && head.readBigUInt64LE() === BigInt(number)) count++
     }
-    return count * pageBytes
+    return count
   })
   return PAGE_SIZES_BYTES[counts.indexOf(Math.max(...counts))]!
 }
