@@ -13,7 +13,7 @@ import { IndexDb, type IndexContent } from '../src/cache/index-db.ts'
 import { examine } from '../src/cache/index-opening.ts'
 import { salvage } from '../src/cache/index-salvage.ts'
 import { extentPath, indexFile, layoutOf, prepareLayout, type Layout } from '../src/cache/layout.ts'
-import type { ExtentRecord } from '../src/cache/records.ts'
+import { partialCrc, type ExtentRecord, type PartialRecord } from '../src/cache/records.ts'
 import { ensureSalt } from '../src/cache/salt.ts'
 import type { Store } from '../src/cache/store.ts'
 import { extentFiles } from './support/cache-check.ts'
@@ -339,11 +339,11 @@ test('whichever page of an index is damaged, what lies on the others is kept, as
   const whole = readFileSync(data)
   const { content } = await examine(layout)
   const sorted = (of: IndexContent): IndexContent['extents'] => of.extents.toSorted(([a], [b]) => a.generation.localeCompare(b.generation) || a.index - b.index)
-  assert.deepEqual(sorted(salvage(layout)), sorted(content).map(([key, record]) => [key, { ...record, bootId: '' }]), 'of a whole one: all')
+  assert.deepEqual(sorted(salvage(layout).content), sorted(content).map(([key, record]) => [key, { ...record, bootId: '' }]), 'of a whole one: all')
   let pagesOfFilms = 0
   for (let start = 0; start < whole.length; start += PAGE_BYTES) {
     overwrite(data, start, Buffer.alloc(PAGE_BYTES, 0xa5))
-    const saved = salvage(layout)
+    const saved = salvage(layout).content
     const known = new Set(saved.resources.map(([, { generation }]) => generation))
     const of = (generation: string): number => saved.extents.filter(([key]) => key.generation === generation).length
     const lost = [...known].reduce((sum, generation) => sum + extents - of(generation), 0)
@@ -365,14 +365,14 @@ test('whatever is done to the file of an index, what is read of it is what was o
   await using dir = await tempDir()
   const layout = await indexOfFilms(dir.path, 4, 10)
   const whole = readFileSync(indexFile(layout.indexDir))
-  const films = new Map(salvage(layout).resources)
+  const films = new Map(salvage(layout).content.resources)
   const harms = [...Object.values(HARMS), (bytes: Buffer) => withPages(bytes, random, (page) => { for (let i = 0; i < page.length; i++) page[i] = random.below(256) })]
   let keptCount = 0
   for (let image = 0; image < SALVAGES; image++) {
     let bytes = Buffer.from(whole)
     for (let harm = random.below(3); harm >= 0; harm--) bytes = Buffer.from(harms[random.below(harms.length)]!(bytes, random))
     writeFileSync(indexFile(layout.indexDir), bytes)
-    const { resources, extents } = salvage(layout)
+    const { resources, extents } = salvage(layout).content
     for (const [key, record] of resources) assert.deepEqual(record, films.get(key))
     for (const [{ generation, index }, record] of extents) {
       assert.deepEqual(record, { ...extentRecord(index), bootId: '' })
@@ -407,7 +407,7 @@ test('an index of any size that has lost its heads is read, with pages of any si
       const data = indexFile(layout.indexDir)
       if (pageBytes !== PAGE_BYTES) writeFileSync(data, withLargePages(readFileSync(data), pageBytes))
       overwrite(data, 0, Buffer.alloc(2 * pageBytes))
-      const { resources, extents } = salvage(layout)
+      const { resources, extents } = salvage(layout).content
       assert.deepEqual([resources.length, extents.length], [films, 3 * films])
     }
   }
@@ -434,15 +434,51 @@ test('what an index has forgotten or replaced does not come back from its free p
   await index.putResource('key 2', { ...RESOURCE, etag: '"2"', generation: 'feed', sizeBytes: EXTENT_BYTES })
   await index.flush()
   await index.close()
-  const { resources, extents } = salvage(layout)
+  const { resources, extents } = salvage(layout).content
   assert.deepEqual(resources.map(([key]) => key).sort(), ['key 0', 'key 3', 'key 4', 'key 5'], `nothing of ${changed} is there yet`)
   assert.equal(extents.length, 4 + 3 * 5)
+})
+
+test('the incomplete chunks of a damaged index are kept, small and large ones', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(100 * CHUNK_BYTES)
+  let store = await openStore(dir.path)
+  const received = [[0, 2 * CHUNK_BYTES + 300], [4 * CHUNK_BYTES + 100, 5 * CHUNK_BYTES - 1]] as const
+  const ids: string[] = []
+  for (const parts of [received.slice(0, 1), received]) {
+    const generation = await newGeneration(store, content.sizeBytes, `film-${ids.length}.mkv`)
+    for (const [start, end] of parts) fill(generation, content, start, end)
+    ids.push(generation.id)
+  }
+  await store.close()
+  overwrite(dir.file('index', 'data.mdb'), 0, Buffer.alloc(8192))
+  const messages: string[] = []
+  store = await openStore(dir.path, { onDamage: (message) => messages.push(message) })
+  assert.match(messages.join(), /2 files and 2 extents/)
+  for (const [film, id] of ids.entries()) {
+    const generation = store.openGeneration(id, content.sizeBytes)
+    const expected = received.slice(0, film + 1).map(([start, end]) => ({ start, end }))
+    assert.deepEqual([...generation.arrived], expected)
+    for (const { start, end } of expected) await assertBytes(generation, content, start, end)
+  }
+  await store.close()
+})
+
+test('a record of an incomplete chunk that is none costs that chunk, not the film', async () => {
+  await using dir = await tempDir()
+  const index = await IndexDb.open(dir.path)
+  const bytes = Buffer.alloc(300, 7)
+  const record = { chunk: 3, ranges: [[0, 300]] as const, bytes, crc: partialCrc('feed', 3, [[0, 300]], bytes) }
+  const harmed = [null, 5, 'text', {}, { ...record, bytes: undefined }, { ...record, ranges: 7 }, { ...record, chunk: 4 }, { ...record, bytes: Buffer.alloc(300, 8) }]
+  await index.putPartials('feed', [...harmed, record] as PartialRecord[])
+  assert.deepEqual(index.partials('feed').map(({ chunk }) => chunk), [3])
+  await index.close()
 })
 
 test('the salt is found where its page or its file is damaged: without it nothing would be', async () => {
   await using dir = await tempDir()
   const cached = await cachedFilms(dir.path, 1)
-  const { salt } = salvage(layoutOf(dir.path))
+  const { salt } = salvage(layoutOf(dir.path)).content
   assert.equal(salt?.length, 16)
   const saltFile = dir.file('index', 'salt')
   const harmHeads = (): void => overwrite(dir.file('index', 'data.mdb'), 0, Buffer.alloc(8192))

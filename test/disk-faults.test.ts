@@ -17,12 +17,14 @@ import { compileShim, type FaultCode, type Kind, KINDS_OF, whyNoShim } from './s
 import { startFaultOrigin } from './support/fault-origin.ts'
 import { startHost } from './support/host.ts'
 import { runProgram } from './support/programs.ts'
+import { CONTENT as MENDED, REFUSED } from './support/mending-scenario.ts'
 import { CONTENT as RENEWED } from './support/renewal-scenario.ts'
 import { assertBytes, openStore } from './support/stores.ts'
 import { tempDir } from './support/temp-dir.ts'
 
 const SCENARIO = fileURLToPath(new URL('support/fault-scenario.ts', import.meta.url))
 const RENEWAL = fileURLToPath(new URL('support/renewal-scenario.ts', import.meta.url))
+const MENDING = fileURLToPath(new URL('support/mending-scenario.ts', import.meta.url))
 const CODES = Object.keys(KINDS_OF) as FaultCode[]
 const FROM_NOW_ON = 1e9
 
@@ -86,6 +88,33 @@ test('a kill at any moment of a renewal of the index leaves nothing behind for t
   t.diagnostic(`${kills} kills, ${leftBehind} left-overs`)
   assert.ok(kills >= 5 && leftBehind >= 3)
 })
+
+for (const how of ['kill', 'ENOSPC'] as const) {
+  test(`a damaged index is mended or kept, never lost: ${how === 'kill' ? 'a kill' : 'a full disk'} at any operation of that`, async (t) => {
+    const why = whyNoShim()
+    if (why !== undefined) return t.skip(why)
+    await using shim = await compileShim()
+    let hitCount = 0
+    for (let nth = 0, isOver = false; !isOver; nth++) {
+      await using dir = await tempDir()
+      const faults = shim.newFaults()
+      const env = { ...process.env, ...shim.failing(dir.file('c'), faults), NODE_TEST_CONTEXT: undefined }
+      const words = ['--import', 'tsx', MENDING, faults.file, dir.file('c'), String(nth), how]
+      const { status, signal, stdout, stderr } = spawnSync(process.execPath, words, { env, encoding: 'utf8', timeout: 60_000 })
+      if (how === 'kill') assert.ok(status === 0 || signal === 'SIGKILL', stderr)
+      else assert.ok(status === 0 || status === REFUSED, stderr)
+      isOver = status === 0 && Number(stdout) <= nth
+      if (!isOver) hitCount++
+      const store = await openStore(dir.file('c'))
+      const before = [...store.resources()].find(([, { fileName }]) => fileName === 'before.mkv')
+      assert.ok(before !== undefined, `it is lost by operation ${nth}`)
+      await assertBytes(store.openGeneration(before[0], MENDED.sizeBytes), MENDED, 0, MENDED.sizeBytes)
+      await store.close()
+    }
+    t.diagnostic(`${hitCount} operations`)
+    assert.ok(hitCount >= 10)
+  })
+}
 
 for (const code of CODES) {
   test(`${code} at any operation, once or for good, costs no byte, and caching resumes`, async (t) => {

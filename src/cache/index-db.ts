@@ -11,6 +11,7 @@ import type { Database, RootDatabase } from 'lmdb'
 import { IndexFile, IndexUnreadable, type Rooted } from './index-file.ts'
 import {
   openExtent,
+  openPartials,
   openResource,
   sealExtent,
   sealResource,
@@ -96,7 +97,7 @@ export class IndexDb {
   /** What cannot be read of them is fetched again. */
   partials(generation: string): readonly PartialRecord[] {
     try {
-      return this.#file.read((tables) => tables.partials.get(generation)) ?? []
+      return openPartials(generation, this.#file.read((tables) => tables.partials.get(generation)))
     } catch {
       return []
     }
@@ -145,8 +146,9 @@ export class IndexDb {
   }
 
   /** Into a new index: what was saved of a damaged one. */
-  async restore(content: IndexContent): Promise<void> {
+  async restore(content: IndexContent, partials: Iterable<readonly [string, readonly PartialRecord[]]>): Promise<void> {
     await this.#file.transact((tables) => putAll(tables, content))
+    for (const [generation, records] of partials) await this.putPartials(generation, records) // some MiB each
   }
 
   /** LMDB has given the file up: nothing more is taken, or told, until `renew`. */

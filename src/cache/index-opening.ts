@@ -9,17 +9,16 @@
  */
 
 import { fork } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { crc32 } from 'node:zlib'
 
-import { SeekCacheError } from '../errors.ts'
 import { IndexDb, type IndexContent } from './index-db.ts'
 import { IndexUnreadable } from './index-file.ts'
 import type { Finding } from './index-examiner.ts'
 import { salvage } from './index-salvage.ts'
-import { freshIndexDir, indexFile, type Layout } from './layout.ts'
+import { freshIndexDir, indexFile, unwritable, type Layout } from './layout.ts'
 
 /** The same path from `src` and from `dist`. */
 const EXAMINER_PATH = fileURLToPath(new URL('../../dist/cache/index-examiner.js', import.meta.url))
@@ -73,15 +72,40 @@ async function copyWhole(indexDir: string): Promise<string | undefined> {
   return finding.state === 'damaged' ? finding.problem : undefined
 }
 
-/** Sets the damaged index aside, and begins a new one with what can be read of its file. */
+/**
+ * Sets the damaged index aside, and puts a new one with what can be read of its file in its place: there is one at each
+ * moment, for without an index all that is cached would be forgotten.
+ * @throws ERR_SEEKCACHE_CACHE_UNWRITABLE where the disk takes no new one; the damaged one stays then
+ */
 async function beginAnew(layout: Layout, problem: string): Promise<OpenedIndex> {
-  const saved = salvage(layout)
-  const aside = setAside(layout, problem)
-  const index = await IndexDb.open(layout.indexDir)
-  await index.restore(saved)
-  const counts = `${saved.resources.length} files and ${saved.extents.length} extents`
+  const { dir, indexDir } = layout
+  const { content, partials } = salvage(layout)
+  const fresh = freshIndexDir(indexDir)
+  const aside = `${indexDir}.damaged`
+  try {
+    await writeIndex(fresh, async (index) => await index.restore(content, partials))
+    rmSync(aside, { recursive: true, force: true })
+    mkdirSync(aside, { mode: 0o700 })
+    linkSync(indexFile(indexDir), indexFile(aside))
+    renameSync(indexFile(fresh), indexFile(indexDir))
+    rmSync(fresh, { recursive: true, force: true })
+  } catch (cause) {
+    throw unwritable(dir, cause)
+  }
+  const index = await IndexDb.open(indexDir)
+  const counts = `${content.resources.length} files and ${content.extents.length} extents`
   const damage = `the index was damaged (${problem}): it is set aside as ${aside}, a new one begins with ${counts} that could be read`
-  return { index, content: saved, damage }
+  return { index, content, damage }
+}
+
+/** Onto the disk. */
+async function writeIndex(dir: string, write: (index: IndexDb) => Promise<void>): Promise<void> {
+  rmSync(dir, { recursive: true, force: true })
+  mkdirSync(dir, { mode: 0o700 })
+  const index = await IndexDb.open(dir)
+  await write(index)
+  await index.flush()
+  if (!(await index.close())) throw new Error('its index cannot be written')
 }
 
 /** How it was left, for the next host. */
@@ -124,7 +148,7 @@ export async function examine(layout: Layout): Promise<Examination> {
   const finding = await find(layout.indexDir)
   if (finding.state === 'whole') return { content: finding.content, problem: undefined }
   const problem = finding.state === 'damaged' ? finding.problem : undefined
-  return { content: salvage(layout), problem }
+  return { content: salvage(layout).content, problem }
 }
 
 const EMPTY: IndexContent = { salt: undefined, resources: [], extents: [] }
@@ -144,17 +168,4 @@ async function find(indexDir: string, copyDir?: string): Promise<Finding> {
     child.once('close', (code, signal) => resolve(signal ?? `exit ${code}`))
   })
   return finding ?? { state: 'damaged', problem: `LMDB cannot read it: ${end}` }
-}
-
-function setAside(layout: Layout, problem: string): string {
-  const aside = `${layout.indexDir}.damaged`
-  try {
-    rmSync(aside, { recursive: true, force: true })
-    renameSync(layout.indexDir, aside)
-    mkdirSync(layout.indexDir, { mode: 0o700 })
-  } catch (cause) {
-    const message = `the index in ${layout.dir} is damaged (${problem}) and cannot be set aside: remove that directory, or choose another with --cache-dir`
-    throw new SeekCacheError('ERR_SEEKCACHE_CACHE_FORMAT', message, { cause })
-  }
-  return aside
 }

@@ -18,8 +18,8 @@ import { fromBufferKey } from 'ordered-binary'
 
 import type { IndexContent } from './index-db.ts'
 import { indexFile, type Layout } from './layout.ts'
-import { openExtent, openResource, type ExtentRecord, type ResourceRecord, type Sealed } from './records.ts'
-import { readSalt, SALT_BYTES } from './salt.ts'
+import { openExtent, openPartials, openResource, type ExtentRecord, type PartialRecord, type ResourceRecord, type Sealed } from './records.ts'
+import { isSalt, readSalt } from './salt.ts'
 
 /** LMDB's are as large as the system's. */
 const PAGE_SIZES_BYTES = [4096, 8192, 16_384, 32_768, 65_536]
@@ -32,15 +32,23 @@ const LOWER_AT = 20
 const LEAF_PAGE = 0x02
 /** Of a node: its value lies on pages of its own. */
 const BIG_VALUE = 0x01
-/** More than any record but those of incomplete chunks, which are fetched again. */
-const MAX_VALUE_BYTES = 64 * 1024
+/** More than any record but those of incomplete chunks, which are read at the end. */
+const MAX_RECORD_BYTES = 64 * 1024
+/** More than those take of a film. */
+const MAX_VALUE_BYTES = 8 * 1024 * 1024
 
 const decoder = new Unpackr({ useRecords: false, copyBuffers: true }) // out of a page that is read over
+
+/** What lies outside of its page. */
+interface BigValue {
+  readonly position: number
+  readonly lengthBytes: number
+}
 
 /** As LMDB has them, encoded. */
 interface Node {
   readonly key: Buffer
-  readonly value: Buffer
+  readonly value: Buffer | BigValue
   /** That wrote its page; LMDB counts them up. */
   readonly transaction: bigint
 }
@@ -54,6 +62,10 @@ class Newest<T> {
     if (known === undefined || known.transaction < transaction) this.#found.set(key, { transaction, record })
   }
 
+  get(key: string): T | undefined {
+    return this.#found.get(key)?.record
+  }
+
   get records(): T[] {
     return [...this.#found.values()].map(({ record }) => record)
   }
@@ -64,72 +76,116 @@ type Extent = IndexContent['extents'][number]
 
 interface Found {
   readonly resources: Newest<Resource>
+  /** Those that have a file. */
   readonly extents: Newest<Extent>
+  /** Of incomplete chunks, by generation, as they were stored. */
+  readonly partials: Newest<unknown>
   readonly salts: Newest<Uint8Array>
+  readonly files: ExtentFiles
 }
 
-/** Films of which something is there; the origin is asked before they are used, and each chunk is compared. */
-export function salvage(layout: Layout): IndexContent {
-  const found: Found = { resources: new Newest(), extents: new Newest(), salts: new Newest() }
-  for (const node of nodesOf(indexFile(layout.indexDir))) {
-    try {
-      take(node, found)
-    } catch {
-      // it cannot be decoded
+/** Which there are, looked up once. */
+class ExtentFiles {
+  readonly #dir: string
+  readonly #names = new Map<string, ReadonlySet<string>>()
+
+  constructor(dir: string) {
+    this.#dir = dir
+  }
+
+  has(generation: string, fileName: string): boolean {
+    let names = this.#names.get(generation)
+    if (names === undefined) this.#names.set(generation, (names = new Set(fileNames(join(this.#dir, generation)))))
+    return names.has(fileName)
+  }
+}
+
+export interface Salvaged {
+  /** Films of which something is there; the origin is asked before they are used, and each chunk is compared. */
+  readonly content: IndexContent
+  /** Of their incomplete chunks, by generation; read while they are iterated. */
+  readonly partials: Iterable<readonly [string, readonly PartialRecord[]]>
+}
+
+export function salvage(layout: Layout): Salvaged {
+  const path = indexFile(layout.indexDir)
+  const files = new ExtentFiles(layout.extentsDir)
+  const found: Found = { resources: new Newest(), extents: new Newest(), partials: new Newest(), salts: new Newest(), files }
+  withFile(path, (fd) => {
+    for (const node of nodesOf(fd)) {
+      try {
+        take(node, found, fd)
+      } catch {
+        // it cannot be decoded
+      }
     }
-  }
-  const { resources, extents, salts } = found
-  const filesOf = new Map(resources.records.map(([, { generation }]) => [generation, new Set(fileNames(join(layout.extentsDir, generation)))]))
-  const kept = extents.records.filter(([{ generation }, { fileName }]) => filesOf.get(generation)?.has(fileName) === true)
-  const keptGenerations = new Set(kept.map(([{ generation }]) => generation))
-  return {
-    salt: readSalt(layout.indexDir) ?? salts.records[0],
-    resources: resources.records.filter(([, { generation }]) => keptGenerations.has(generation)),
-    extents: kept,
-  }
+  })
+  const generations = new Set(found.resources.records.map(([, { generation }]) => generation))
+  const extents = found.extents.records.filter(([{ generation }]) => generations.has(generation))
+  const cached = new Set(extents.map(([{ generation }]) => generation))
+  const resources = found.resources.records.filter(([, { generation }]) => cached.has(generation)) // the others may have been removed
+  const content = { salt: readSalt(layout.indexDir) ?? found.salts.records[0], resources, extents }
+  return { content, partials: partialsOf(path, resources, found) }
 }
 
-function take({ key, value, transaction }: Node, found: Found): void {
+function take({ key, value, transaction }: Node, found: Found, fd: number): void {
   const place = fromBufferKey(key)
-  const stored: unknown = decoder.unpack(value)
+  if (!Buffer.isBuffer(value) && value.lengthBytes > MAX_RECORD_BYTES) return found.partials.offer(String(place), transaction, value)
+  const stored: unknown = decoder.unpack(Buffer.isBuffer(value) ? value : readBig(fd, value))
   if (Array.isArray(place)) {
     const [generation, index] = place as [string, number]
     const record = openExtent({ generation, index }, stored as Sealed<ExtentRecord>)
-    if (record !== undefined) found.extents.offer(`${generation} ${index}`, transaction, [{ generation, index }, { ...record, bootId: '' }])
+    if (record === undefined || !found.files.has(generation, record.fileName)) return
+    found.extents.offer(`${generation} ${index}`, transaction, [{ generation, index }, { ...record, bootId: '' }])
   } else if (place === 'salt') {
-    if (stored instanceof Uint8Array && stored.length === SALT_BYTES) found.salts.offer(place, transaction, stored)
+    if (isSalt(stored)) found.salts.offer(place, transaction, stored)
   } else if (typeof place === 'string') {
+    if (Array.isArray(stored)) return found.partials.offer(place, transaction, stored)
     const record = openResource(place, stored as Sealed<ResourceRecord>)
     if (record !== undefined) found.resources.offer(place, transaction, [place, { ...record, freshUntilMs: 0 }])
   }
 }
 
-function fileNames(dir: string): string[] {
-  try {
-    return readdirSync(dir)
-  } catch {
-    return []
+function* partialsOf(path: string, resources: readonly Resource[], { partials }: Found): Generator<[string, PartialRecord[]]> {
+  for (const [, { generation }] of resources) {
+    const stored = partials.get(generation)
+    if (stored === undefined) continue
+    const read = (fd: number): unknown => decoder.unpack(readBig(fd, stored as BigValue))
+    const records = openPartials(generation, Array.isArray(stored) ? stored : orUndefined(() => withFile(path, read)))
+    if (records.length > 0) yield [generation, records]
   }
+}
+
+function fileNames(dir: string): string[] {
+  return orUndefined(() => readdirSync(dir)) ?? []
 }
 
 // ---- pages
 
-function* nodesOf(path: string): Generator<Node> {
-  let fd: number
+function withFile<T>(path: string, use: (fd: number) => T): T | undefined {
+  const fd = orUndefined(() => openSync(path, 'r'))
+  if (fd === undefined) return undefined
   try {
-    fd = openSync(path, 'r')
-  } catch {
-    return
-  }
-  try {
-    const sizeBytes = fstatSync(fd).size
-    const pageBytes = pageSizeOf(fd, sizeBytes)
-    const page = Buffer.alloc(pageBytes)
-    for (let start = 0; start + pageBytes <= sizeBytes; start += pageBytes) {
-      if (isRead(fd, page, start) && page.readUInt16LE(FLAGS_AT) === LEAF_PAGE) yield* nodesOn(page, fd)
-    }
+    return use(fd)
   } finally {
     closeSync(fd)
+  }
+}
+
+function orUndefined<T>(get: () => T): T | undefined {
+  try {
+    return get()
+  } catch {
+    return undefined
+  }
+}
+
+function* nodesOf(fd: number): Generator<Node> {
+  const sizeBytes = fstatSync(fd).size
+  const pageBytes = pageSizeOf(fd, sizeBytes)
+  const page = Buffer.alloc(pageBytes)
+  for (let start = 0; start + pageBytes <= sizeBytes; start += pageBytes) {
+    if (isRead(fd, page, start) && page.readUInt16LE(FLAGS_AT) === LEAF_PAGE) yield* nodesOn(page)
   }
 }
 
@@ -155,30 +211,30 @@ function isRead(fd: number, buffer: Buffer, position: number): boolean {
   }
 }
 
-function* nodesOn(page: Buffer, fd: number): Generator<Node> {
+function* nodesOn(page: Buffer): Generator<Node> {
   const transaction = page.readBigUInt64LE(TRANSACTION_AT)
   const count = page.readUInt16LE(LOWER_AT) / 2
   for (let i = 0; i < count && PAGE_HEAD_BYTES + 2 * i + 2 <= page.length; i++) {
-    try {
-      const [key, value] = partsOf(page, PAGE_HEAD_BYTES + page.readUInt16LE(PAGE_HEAD_BYTES + 2 * i), fd)
-      yield { key, value, transaction }
-    } catch {
-      // it does not lie in the page
-    }
+    const parts = orUndefined(() => partsOf(page, PAGE_HEAD_BYTES + page.readUInt16LE(PAGE_HEAD_BYTES + 2 * i)))
+    if (parts !== undefined) yield { ...parts, transaction }
   }
 }
 
 /** @throws RangeError where it does not lie in the page */
-function partsOf(page: Buffer, start: number, fd: number): [Buffer, Buffer] {
-  const valueBytes = page.readUInt32LE(start)
+function partsOf(page: Buffer, start: number): Pick<Node, 'key' | 'value'> {
+  const lengthBytes = page.readUInt32LE(start)
   const flags = page.readUInt16LE(start + 4)
   const keyStart = start + NODE_HEAD_BYTES
   const valueStart = keyStart + page.readUInt16LE(start + 6)
-  if (valueBytes > MAX_VALUE_BYTES || (flags & ~BIG_VALUE) !== 0) throw new RangeError('no record')
+  if (lengthBytes > MAX_VALUE_BYTES || (flags & ~BIG_VALUE) !== 0) throw new RangeError('no record')
   const key = page.subarray(keyStart, valueStart)
-  if (flags !== BIG_VALUE) return [key, page.subarray(valueStart, valueStart + valueBytes)]
-  const value = Buffer.alloc(valueBytes)
-  const position = Number(page.readBigUInt64LE(valueStart)) * page.length + PAGE_HEAD_BYTES
+  if (flags !== BIG_VALUE) return { key, value: page.subarray(valueStart, valueStart + lengthBytes) }
+  return { key, value: { position: Number(page.readBigUInt64LE(valueStart)) * page.length + PAGE_HEAD_BYTES, lengthBytes } }
+}
+
+/** @throws RangeError where it does not lie in the file */
+function readBig(fd: number, { position, lengthBytes }: BigValue): Buffer {
+  const value = Buffer.alloc(lengthBytes)
   if (!isRead(fd, value, position)) throw new RangeError('no page')
-  return [key, value]
+  return value
 }

@@ -98,6 +98,18 @@ function isGeneration(id: unknown): boolean {
   return typeof id === 'string' && /^[0-9a-f]+$/.test(id)
 }
 
+/** Those that are what was written. */
+export function openPartials(generation: string, stored: unknown): PartialRecord[] {
+  return Array.isArray(stored) ? stored.filter((record) => isPartial(generation, record)) : []
+}
+
+function isPartial(generation: string, stored: unknown): stored is PartialRecord {
+  if (typeof stored !== 'object' || stored === null) return false
+  const { chunk, ranges, bytes, crc } = stored as Partial<PartialRecord>
+  if (!Number.isSafeInteger(chunk) || !Array.isArray(ranges) || !(bytes instanceof Uint8Array)) return false
+  return crc === partialCrc(generation, chunk!, ranges, bytes)
+}
+
 export function partialCrc(generation: string, chunk: number, ranges: PartialRecord['ranges'], bytes: Uint8Array): number {
   return crc32(bytes, crc32(JSON.stringify([generation, chunk, ranges])))
 }

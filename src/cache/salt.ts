@@ -11,7 +11,11 @@ import { crc32 } from 'node:zlib'
 
 import type { IndexDb } from './index-db.ts'
 
-export const SALT_BYTES = 16
+const SALT_BYTES = 16
+
+export function isSalt(stored: unknown): stored is Uint8Array {
+  return stored instanceof Uint8Array && stored.length === SALT_BYTES
+}
 
 /** The file's, if it is what was written. */
 export function readSalt(indexDir: string): Buffer | undefined {
@@ -28,9 +32,9 @@ export function readSalt(indexDir: string): Buffer | undefined {
 export function ensureSalt(indexDir: string, index: IndexDb): Buffer {
   const inFile = readSalt(indexDir)
   const inIndex = index.salt
-  const salt = inFile ?? (inIndex?.length === SALT_BYTES ? Buffer.from(inIndex) : randomBytes(SALT_BYTES))
+  const salt = inFile ?? (isSalt(inIndex) ? Buffer.from(inIndex) : randomBytes(SALT_BYTES))
   if (inFile === undefined) writeSalt(indexDir, salt)
-  if (inIndex === undefined || !salt.equals(inIndex)) index.putSalt(salt).catch(() => {})
+  if (!isSalt(inIndex) || !salt.equals(inIndex)) index.putSalt(salt).catch(() => {})
   return salt
 }
 

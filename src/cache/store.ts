@@ -73,7 +73,7 @@ export class Store {
 
   /**
    * The directory is prepared (`prepareLayout`).
-   * @throws ERR_SEEKCACHE_CACHE_LOCKED, _CACHE_UNWRITABLE, _CACHE_FORMAT where a damaged index cannot even be set aside
+   * @throws ERR_SEEKCACHE_CACHE_LOCKED, _CACHE_UNWRITABLE, _CACHE_FORMAT
    */
   static async open(options: StoreOptions): Promise<Store> {
     const layout = layoutOf(options.dir)
