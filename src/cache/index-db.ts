@@ -147,7 +147,7 @@ export class IndexDb {
 
   /** Into a new index: what was saved of a damaged one. */
   async restore(content: IndexContent, partials: Iterable<readonly [string, readonly PartialRecord[]]>): Promise<void> {
-    await this.#file.transact((tables) => putAll(tables, content))
+    await this.#file.transact((tables) => putAll(tables, content), countAll(content))
     for (const [generation, records] of partials) await this.putPartials(generation, records) // some MiB each
   }
 
@@ -160,7 +160,7 @@ export class IndexDb {
   async renew(contentNow: () => Promise<IndexContent>): Promise<void> {
     await this.#file.renew(async () => {
       const content = await contentNow()
-      return { records: content.extents.length + content.resources.length, put: (tables) => putAll(tables, content) }
+      return { records: countAll(content), put: (tables) => putAll(tables, content) }
     })
   }
 
@@ -206,6 +206,10 @@ function readable<T>(read: () => T): T {
   } catch (cause) {
     throw new IndexUnreadable((cause as Error).message, { cause })
   }
+}
+
+function countAll({ resources, extents }: IndexContent): number {
+  return resources.length + extents.length
 }
 
 function putAll(tables: Tables, { salt, resources, extents }: IndexContent): void {

@@ -78,10 +78,11 @@ export class IndexFile<Tables extends Rooted> {
     }
   }
 
-  async transact(change: (tables: Tables) => void): Promise<void> {
+  /** @param records how many it puts, where they may be more than some */
+  async transact(change: (tables: Tables) => void, records = 0): Promise<void> {
     await this.#inTurn(async () => {
       if (this.#isStuck) throw new Error('an earlier transaction has not ended')
-      await this.#ensureRoom(MIN_FREE_BYTES)
+      await this.#ensureRoom(records)
       if (this.isLost) throw new Error('LMDB has given its file up') // asked last: it may do so between two transactions
       await this.#withinDeadline(this.#tables.root.transaction(() => change(this.#tables)))
     })
@@ -103,7 +104,8 @@ export class IndexFile<Tables extends Rooted> {
   }
 
   /** LMDB is never asked to write to a disk that cannot take it. */
-  async #ensureRoom(neededBytes: number): Promise<void> {
+  async #ensureRoom(records: number): Promise<void> {
+    const neededBytes = MIN_FREE_BYTES + records * RECORD_BYTES
     const [{ bavail, bsize }] = await Promise.all([statfs(this.#dir), access(this.#dir, fsConstants.W_OK)])
     if (bavail * bsize < neededBytes) throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
   }
@@ -148,7 +150,7 @@ export class IndexFile<Tables extends Rooted> {
       if (this.#lostCount >= MAX_LOST) throw new Error('LMDB has given its file up too often')
       this.#lostCount++
       const content = await contentNow() // what changes from here on is committed in a later turn
-      await this.#ensureRoom(MIN_FREE_BYTES + content.records * RECORD_BYTES)
+      await this.#ensureRoom(content.records)
       const fresh = freshIndexDir(this.#dir)
       await rm(fresh, { recursive: true, force: true })
       await mkdir(fresh, { mode: 0o700 })

@@ -5,7 +5,8 @@
  * page in the file is looked at, those that LMDB has freed too. What these tell is old, but not untrue: the page of the last
  * transaction says what a key holds, a file of extents that was evicted is not there any more (its name is never used
  * again), and each chunk is compared with its checksum before it is used. Nothing here is executed or followed by what the
- * file says, so no file can make more of it than a bounded loop.
+ * file says, so no file can make more of it than a bounded loop. Bytes of an origin that look like a page, in an incomplete
+ * chunk, name nothing: keys, generations and file names are random or hashed with the salt, and no origin is told them.
  *
  * The pages are those of LMDB's mdb.c (`MDB_page`, `MDB_node`), little endian; keys and values are lmdb-js's, ordered-binary and
  * MessagePack.
