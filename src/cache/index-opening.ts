@@ -9,7 +9,7 @@
  */
 
 import { fork } from 'node:child_process'
-import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { crc32 } from 'node:zlib'
@@ -19,6 +19,7 @@ import { IndexUnreadable } from './index-file.ts'
 import type { Finding } from './index-examiner.ts'
 import { salvage } from './index-salvage.ts'
 import { freshIndexDir, indexFile, unwritable, type Layout } from './layout.ts'
+import { replaceFile } from './private-dir.ts'
 
 /** The same path from `src` and from `dist`. */
 const EXAMINER_PATH = fileURLToPath(new URL('../../dist/cache/index-examiner.js', import.meta.url))
@@ -115,9 +116,7 @@ export async function closeIndex(layout: Layout, index: IndexDb): Promise<void> 
   const path = stateFile(layout.indexDir)
   const state: IndexState = { state: 'closed', crc: crc32(readFileSync(indexFile(layout.indexDir))) }
   try {
-    rmSync(`${path}.new`, { force: true })
-    writeFileSync(`${path}.new`, JSON.stringify(state), { mode: 0o600, flag: 'wx' })
-    renameSync(`${path}.new`, path)
+    replaceFile(path, JSON.stringify(state))
   } catch {
     // the next host looks closer than it needs to
   }

@@ -7,7 +7,7 @@
  */
 
 import { chmod, lstat, mkdir, readdir, stat } from 'node:fs/promises'
-import type { Stats } from 'node:fs'
+import { renameSync, rmSync, writeFileSync, type Stats } from 'node:fs'
 import { dirname, join } from 'node:path'
 
 import { SeekCacheError } from '../errors.ts'
@@ -55,6 +55,13 @@ export async function claimFile(path: string): Promise<void> {
   if (!found.isFile()) throw unsafe(`${path} is ${kindOf(found)}, not a file: remove it`)
   if (!isOwn(found)) throw unsafe(`${path} belongs to another user: remove it`)
   if ((found.mode & 0o077) !== 0) await chmod(path, 0o600)
+}
+
+/** In one step, never through a link. @throws the system's error */
+export function replaceFile(path: string, data: string | Uint8Array): void {
+  rmSync(`${path}.new`, { force: true })
+  writeFileSync(`${path}.new`, data, { mode: 0o600, flag: 'wx' })
+  renameSync(`${path}.new`, path)
 }
 
 /**

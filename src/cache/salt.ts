@@ -5,11 +5,12 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 
 import type { IndexDb } from './index-db.ts'
+import { replaceFile } from './private-dir.ts'
 
 const SALT_BYTES = 16
 
@@ -41,11 +42,8 @@ export function ensureSalt(indexDir: string, index: IndexDb): Buffer {
 function writeSalt(indexDir: string, salt: Buffer): void {
   const checksum = Buffer.alloc(4)
   checksum.writeUInt32LE(crc32(salt))
-  const path = join(indexDir, 'salt')
   try {
-    rmSync(`${path}.new`, { force: true })
-    writeFileSync(`${path}.new`, Buffer.concat([salt, checksum]), { mode: 0o600, flag: 'wx' })
-    renameSync(`${path}.new`, path)
+    replaceFile(join(indexDir, 'salt'), Buffer.concat([salt, checksum]))
   } catch {
     // the index has it
   }
