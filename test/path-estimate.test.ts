@@ -115,6 +115,21 @@ test('a path that got slower is believed', () => {
   assert.ok(estimate.facts!.bytesPerMs < 2_000, `${estimate.facts!.bytesPerMs} bytes/ms`)
 })
 
+test('what connections in slow start bring does not lower what is known of the link: their first bytes meet no queue', () => {
+  const known = { rttMs: 60, bytesPerMs: 10_000, roundTripsAsked: 1.25 }
+  const rateAfter = (firstByteMs: number): number => {
+    const estimate = new PathEstimate(known)
+    for (let nowMs = 0; nowMs < 4_000; nowMs += 10) {
+      estimate.onReadahead(true)
+      estimate.onBytes(40_000, nowMs)
+      if (nowMs % 50 === 0) estimate.onFirstByte(firstByteMs, true)
+    }
+    return estimate.facts!.bytesPerMs
+  }
+  assert.equal(rateAfter(62), known.bytesPerMs)
+  assert.ok(rateAfter(110) < 4_500, 'behind a queue it is the link')
+})
+
 test('a way that got longer is believed', () => {
   const estimate = new PathEstimate()
   readAhead(estimate, HOME, 10_000)

@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 
 import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
+import { MAX_WINDOW_BYTES } from '../src/origin/send-window.ts'
 import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack } from '../src/schedule/demand.ts'
 import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
 import { seedOfRun } from './support/random.ts'
@@ -126,9 +127,20 @@ test('a connection that is about to be free is waited for, but not for long', ()
 
 test('readahead asks for as much at a time as the link holds', () => {
   const going = reader(0, { consumedBytes: 8 * MIB, windowEnd: 16 * MIB, isWaiting: false })
-  const actions = plan(state({ arrived: RangeSet.of({ start: 0, end: MIB }), readers: [going] }))
+  const limits = { ...LIMITS, readyWindowsBytes: Array<number>(8).fill(MAX_WINDOW_BYTES) }
+  const actions = plan(state({ arrived: RangeSet.of({ start: 0, end: MIB }), readers: [going], limits }))
   assert.equal(starts(actions).length, 3)
   assert.deepEqual(starts(actions)[0], { type: 'fetch', start: MIB, end: MIB + 512 * KIB, isUrgent: false })
+})
+
+test('over connections that idled, readahead too comes in pieces of one round trip: who has come to a hole does not wait for several', () => {
+  const atHole = reader(MIB, { consumedBytes: 8 * MIB, windowEnd: 16 * MIB })
+  const arrived = RangeSet.of({ start: 0, end: MIB })
+  const lengths = (limits: Partial<PlanLimits>): number[] =>
+    starts(plan(state({ arrived, readers: [atHole], limits: { ...LIMITS, ...limits } }))).map((piece) => piece.end - piece.start)
+  assert.deepEqual(lengths({}), Array<number>(8).fill(13 * KIB))
+  assert.deepEqual(lengths({ readyWindowsBytes: [MAX_WINDOW_BYTES, 39 * KIB] }).slice(0, 2), [512 * KIB, 39 * KIB])
+  assert.equal(lengths({ isMultiplexed: true })[0], 512 * KIB, 'one connection has one window, however many pieces')
 })
 
 test('filling yields to reading', () => {

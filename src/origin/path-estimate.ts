@@ -12,7 +12,7 @@
 /** Judged over spans of this length, or some round trips: several pieces. */
 const MIN_SPAN_MS = 200
 const SPAN_RTTS = 3
-/** A lower rate than known counts so much in each span: a path that got slower is believed after one or two seconds. */
+/** A lower rate behind a queue counts so much in each span: a path that got slower is believed after one or two seconds. */
 const DECAY = 0.9
 /** A round trip that was not met for so long, give or take a tenth, is measured anew (BBR holds one as long). */
 const ROUND_TRIP_HOLDS_MS = 10_000
@@ -171,13 +171,14 @@ export class PathEstimate {
     const rate = span.bytes / durationMs
     const isFirst = this.#bytesPerMs === undefined
     const isRising = rate > RISING * (this.#bytesPerMs ?? Number.POSITIVE_INFINITY)
-    this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * DECAY)
+    const isUnfilled = span.firstBytesMs.length > 0 && this.#isQueueShort(lowerQuartile(span.firstBytesMs))
+    this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * (isUnfilled ? 1 : DECAY))
     if (span.firstBytesMs.length === 0) return
     const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
     if (isFirst && this.#isQueueShort(meanMs)) this.#askedBytes = Math.min(STARTUP_GAIN * this.bandwidthDelayBytes, INITIAL_RATE * INITIAL_RTT_MS)
     if (!span.isFull || span.isUrgent || this.#isEased) return
     if (meanMs - this.#rtt > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
-    else if (this.#isQueueShort(lowerQuartile(span.firstBytesMs))) this.#askedBytes = this.#grown(isRising)
+    else if (isUnfilled) this.#askedBytes = this.#grown(isRising)
   }
 
   #isQueueShort(firstByteMs: number): boolean {

@@ -15,7 +15,8 @@ export const FIRST_WINDOW_BYTES = 13 * 1024
  * busy connections, most often 60.
  */
 const SLOW_START_BYTES = 39 * 1024
-const MAX_BYTES = 64 * 1024
+/** More is not believed of any: a connection that has come so far carries readahead as any other does. */
+export const MAX_WINDOW_BYTES = 64 * 1024
 const CARRIED_PER_WINDOW = 4
 const IDLE_MS = 200
 
@@ -42,7 +43,7 @@ export class SendWindow {
   bytesAt(nowMs: number): number {
     if (this.#isIdle(nowMs)) return FIRST_WINDOW_BYTES
     const doubledBytes = Math.min(FIRST_WINDOW_BYTES + this.#carriedBytes, 2 * this.#longestFlightBytes, SLOW_START_BYTES)
-    return Math.max(FIRST_WINDOW_BYTES, doubledBytes, Math.min(Math.floor(this.#carriedBytes / CARRIED_PER_WINDOW), MAX_BYTES))
+    return Math.max(FIRST_WINDOW_BYTES, doubledBytes, Math.min(Math.floor(this.#carriedBytes / CARRIED_PER_WINDOW), MAX_WINDOW_BYTES))
   }
 
   #isIdle(nowMs: number): boolean {

@@ -12,14 +12,15 @@
  *   is open then.
  * - No more is asked for at a time than the link holds, but the byte that a reader waits for: more would stand in the
  *   bottleneck's queue, in front of the next seek, or overflow it; a lost packet at a piece's end costs a slow link a second.
- * - Readahead comes in bounded pieces, so that connections get free all the time; nearer bytes come before farther ones, over
- *   all readers alike. Until one has what its seek needs, nothing is begun ahead of others: a player that seeks opens its
+ * - Readahead comes in bounded pieces, so that connections get free all the time, and over connections that idled in pieces
+ *   of one round trip too: a player that has come to a hole leaves a read for a seek only when it gets bytes. Nearer bytes
+ *   come before farther ones, over all readers alike. Until one has what its seek needs, nothing is begun ahead of others: a player that seeks opens its
  *   new connection before it closes the old one.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
 import { CHUNK_BYTES, intersect, type Range, type RangeSet } from '../bytes/ranges.ts'
-import { FIRST_WINDOW_BYTES } from '../origin/send-window.ts'
+import { FIRST_WINDOW_BYTES, MAX_WINDOW_BYTES } from '../origin/send-window.ts'
 
 export interface PlanReader {
   readonly id: number
@@ -266,9 +267,10 @@ function without(hole: Range, range: Range): Range[] {
 }
 
 function pieceBytes(reader: PlanReader, start: number, windowBytes: number, limits: PlanLimits): number {
-  if (!isSeeking(reader)) return alignedLength(start, limits.readaheadPieceBytes)
+  const isSlow = !limits.isMultiplexed && windowBytes < MAX_WINDOW_BYTES
   const roundTripBytes = limits.isMultiplexed ? Math.max(windowBytes, limits.maxFetches * FIRST_WINDOW_BYTES) : windowBytes
-  return roundTripBytes < limits.readaheadPieceBytes ? roundTripBytes : alignedLength(start, limits.readaheadPieceBytes)
+  if ((isSeeking(reader) || isSlow) && roundTripBytes < limits.readaheadPieceBytes) return roundTripBytes
+  return alignedLength(start, limits.readaheadPieceBytes)
 }
 
 /** Large pieces end on borders of the chunk grid, so that few chunks are left half. */
