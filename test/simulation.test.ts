@@ -265,6 +265,24 @@ test(`the last of a hundred seeks in ten seconds takes as long as one alone (SEE
   assert.ok(ratios.at(-1)! <= 1.5, `${ratios.join(' ')} times as long as alone`)
 })
 
+test('what one connection does not bring while the others go on is asked for over another one, long before that is a stall', async () => {
+  const readMs = async (faults: Scenario['faults']): Promise<number> => {
+    let endedMs = 0
+    const simulation = new Simulation({ ...CALM, sizeBytes: 64 * 1024 * KIB, initialWindowBytes: 16 * 1024 * KIB, maxWindowBytes: 64 * 1024 * KIB, faults })
+    await simulation.run([async () => {
+      const session = new PlayerSession(simulation, 'play', 0)
+      await session.read(32 * 1024 * KIB, 64 * KIB, 1e9).finally(() => session.close())
+      endedMs = simulation.clock.nowMs()
+    }])
+    return endedMs
+  }
+  const calmMs = await readMs([])
+  for (const number of [30, 60, 90]) {
+    const ms = await readMs([[number, { kind: 'stalled', afterBytes: 10 * KIB }]])
+    assert.ok(ms - calmMs < 5 * CALM.link.rttMs, `${ms} ms where request ${number} falls silent, ${calmMs} where none does`)
+  }
+})
+
 test('a skip ahead within the window is as fast as any other seek', async () => {
   const random = randomOf(SEED)
   const alone = await oneSeek(random)

@@ -22,6 +22,13 @@ export interface InFlightEvents {
 /** What is drained for its connection's sake must be worth it: a few round trips. */
 const DRAIN_MS = 1_000
 
+/**
+ * So many times the latency of its own first byte another fetch goes on before one of which nothing comes is behind. A sender
+ * whose last packets were lost waits for 200 ms and a round trip, or more, and then begins with one packet.
+ */
+const BEHIND_LATENCIES = 3
+const MIN_BEHIND_MS = 100
+
 export interface StallLimits {
   /** From the request to its head: an origin may have to wake a disk or a transcoder. */
   readonly firstByteMs: number
@@ -42,6 +49,10 @@ export class InFlight {
   start: number
   end: number
   hasBytes = false
+  /** When bytes came last, and when the time before. */
+  #heardMs: number
+  #heardBeforeMs: number
+  #latencyMs = 0
   isPaused = false
   isDraining = false
   readonly #fetch: Fetch
@@ -53,7 +64,7 @@ export class InFlight {
   constructor(id: number, parts: InFlightParts, expected: Expectation, stallLimits: StallLimits, events: InFlightEvents) {
     this.id = id
     this.#clock = parts.clock
-    this.startedMs = parts.clock.nowMs()
+    this.startedMs = this.#heardMs = this.#heardBeforeMs = parts.clock.nowMs()
     this.start = expected.start
     this.end = expected.end ?? Number.MAX_SAFE_INTEGER
     this.#stallLimits = stallLimits
@@ -111,8 +122,22 @@ export class InFlight {
     this.#fetch.resume()
   }
 
+  /**
+   * Whether nothing comes of this one while `other` goes on, also since a while ago: after a pause of this process all bytes
+   * come at once, those of one connection first.
+   */
+  isBehind(other: InFlight): boolean {
+    if (!this.hasBytes || this.isPaused || this.isDraining) return false
+    const behindMs = Math.max(MIN_BEHIND_MS, BEHIND_LATENCIES * this.#latencyMs)
+    return other.#heardMs - this.#heardMs > behindMs && other.#heardBeforeMs - this.#heardMs > behindMs / 2
+  }
+
   #touch(): void {
     const isFirst = !this.hasBytes
+    const nowMs = this.#clock.nowMs()
+    if (isFirst) this.#latencyMs = nowMs - this.startedMs
+    else this.#heardBeforeMs = this.#heardMs
+    this.#heardMs = nowMs
     this.hasBytes = true
     if (this.isPaused || this.isDraining) return
     if (!isFirst) return this.#watchdog.refresh()

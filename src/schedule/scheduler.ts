@@ -295,8 +295,18 @@ export class Scheduler {
     this.#failures.onBytes()
     this.generation.write(position, bytes)
     this.#waits.wake({ start: position, end: position + bytes.length })
+    this.#replaceBehind(fetch)
     if (store.isCongested) this.#pauseForDisk()
     if (this.#hasLeft(fetch, position) || (this.#isFull && !this.#isAskedEnough)) this.requestPlan()
+  }
+
+  /** A reader waits for what one connection does not bring, while this one goes on: another one is sooner there. */
+  #replaceBehind(going: InFlight): void {
+    for (const fetch of this.#inFlight.values()) {
+      if (!fetch.isBehind(going) || !this.#waits.isAwaited({ start: fetch.start, end: fetch.start + 1 })) continue
+      this.#drop(fetch, 'stalled')
+      this.requestPlan()
+    }
   }
 
   /**
