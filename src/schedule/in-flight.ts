@@ -28,6 +28,8 @@ const DRAIN_MS = 1_000
  */
 const BEHIND_LATENCIES = 3
 const MIN_BEHIND_MS = 100
+/** What has gathered in all sockets during a pause of this process is read in less. */
+const MOMENT_MS = 50
 
 export interface StallLimits {
   /** From the request to its head: an origin may have to wake a disk or a transcoder. */
@@ -49,9 +51,11 @@ export class InFlight {
   start: number
   end: number
   hasBytes = false
-  /** When bytes came last, and when the time before. */
+  /** When bytes came last. */
   #heardMs: number
-  #heardBeforeMs: number
+  /** Moments at which bytes came, some time apart: the last one, and the one before. */
+  #momentMs: number
+  #momentBeforeMs: number
   #latencyMs = 0
   isPaused = false
   isDraining = false
@@ -64,7 +68,7 @@ export class InFlight {
   constructor(id: number, parts: InFlightParts, expected: Expectation, stallLimits: StallLimits, events: InFlightEvents) {
     this.id = id
     this.#clock = parts.clock
-    this.startedMs = this.#heardMs = this.#heardBeforeMs = parts.clock.nowMs()
+    this.startedMs = this.#heardMs = this.#momentMs = this.#momentBeforeMs = parts.clock.nowMs()
     this.start = expected.start
     this.end = expected.end ?? Number.MAX_SAFE_INTEGER
     this.#stallLimits = stallLimits
@@ -118,26 +122,30 @@ export class InFlight {
   resume(): void {
     if (!this.isPaused) return
     this.isPaused = false
+    this.#heardMs = this.#clock.nowMs() // until now it was not listened to
     if (!this.isDraining) this.#watchdog = this.#watch(this.#stallLimits.betweenBytesMs)
     this.#fetch.resume()
   }
 
   /**
-   * Whether nothing comes of this one while `other` goes on, also since a while ago: after a pause of this process all bytes
-   * come at once, those of one connection first.
+   * Whether nothing comes of this one while `other` goes on, and did so a while ago: after a pause of this process all bytes
+   * come in one moment, those of one connection first.
    */
   isBehind(other: InFlight): boolean {
     if (!this.hasBytes || this.isPaused || this.isDraining) return false
     const behindMs = Math.max(MIN_BEHIND_MS, BEHIND_LATENCIES * this.#latencyMs)
-    return other.#heardMs - this.#heardMs > behindMs && other.#heardBeforeMs - this.#heardMs > behindMs / 2
+    return other.#heardMs - this.#heardMs > behindMs && other.#momentBeforeMs - this.#heardMs > behindMs / 2
   }
 
   #touch(): void {
     const isFirst = !this.hasBytes
     const nowMs = this.#clock.nowMs()
     if (isFirst) this.#latencyMs = nowMs - this.startedMs
-    else this.#heardBeforeMs = this.#heardMs
     this.#heardMs = nowMs
+    if (nowMs - this.#momentMs >= MOMENT_MS) {
+      this.#momentBeforeMs = this.#momentMs
+      this.#momentMs = nowMs
+    }
     this.hasBytes = true
     if (this.isPaused || this.isDraining) return
     if (!isFirst) return this.#watchdog.refresh()

@@ -267,9 +267,9 @@ function without(hole: Range, range: Range): Range[] {
 }
 
 function pieceBytes(reader: PlanReader, start: number, windowBytes: number, limits: PlanLimits): number {
-  const isSlow = !limits.isMultiplexed && windowBytes < MAX_WINDOW_BYTES
+  const isStarting = !limits.isMultiplexed && windowBytes < MAX_WINDOW_BYTES
   const roundTripBytes = limits.isMultiplexed ? Math.max(windowBytes, limits.maxFetches * FIRST_WINDOW_BYTES) : windowBytes
-  if ((isSeeking(reader) || isSlow) && roundTripBytes < limits.readaheadPieceBytes) return roundTripBytes
+  if ((isSeeking(reader) || isStarting) && roundTripBytes < limits.readaheadPieceBytes) return roundTripBytes
   return alignedLength(start, limits.readaheadPieceBytes)
 }
 
