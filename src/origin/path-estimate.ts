@@ -12,7 +12,11 @@
 /** Judged over spans of this length, or some round trips: several pieces. */
 const MIN_SPAN_MS = 200
 const SPAN_RTTS = 3
-/** A lower rate behind a queue counts so much in each span: a path that got slower is believed after one or two seconds. */
+/**
+ * A lower rate behind a queue counts so much in each span: a path that got slower is believed after one or two seconds. Where
+ * first bytes meet no queue the link was not full (connections that idled are in slow start), and a lower rate says nothing:
+ * believed, it had halved what was asked for, and so what came, within a few seeks.
+ */
 const DECAY = 0.9
 /** A round trip that was not met for so long, give or take a tenth, is measured anew (BBR holds one as long). */
 const ROUND_TRIP_HOLDS_MS = 10_000

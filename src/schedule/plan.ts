@@ -14,8 +14,8 @@
  *   bottleneck's queue, in front of the next seek, or overflow it; a lost packet at a piece's end costs a slow link a second.
  * - Readahead comes in bounded pieces, so that connections get free all the time, and over connections that idled in pieces
  *   of one round trip too: a player that has come to a hole leaves a read for a seek only when it gets bytes. Nearer bytes
- *   come before farther ones, over all readers alike. Until one has what its seek needs, nothing is begun ahead of others: a player that seeks opens its
- *   new connection before it closes the old one.
+ *   come before farther ones, over all readers alike. Until one has what its seek needs, nothing is begun ahead of others: a
+ *   player that seeks opens its new connection before it closes the old one.
  * - Filling (downloading a whole file for later) takes what readahead leaves.
  */
 
@@ -267,7 +267,7 @@ function without(hole: Range, range: Range): Range[] {
 }
 
 function pieceBytes(reader: PlanReader, start: number, windowBytes: number, limits: PlanLimits): number {
-  const isStarting = !limits.isMultiplexed && windowBytes < MAX_WINDOW_BYTES
+  const isStarting = !limits.isMultiplexed && windowBytes < MAX_WINDOW_BYTES // one for all is not striped by small pieces
   const roundTripBytes = limits.isMultiplexed ? Math.max(windowBytes, limits.maxFetches * FIRST_WINDOW_BYTES) : windowBytes
   if ((isSeeking(reader) || isStarting) && roundTripBytes < limits.readaheadPieceBytes) return roundTripBytes
   return alignedLength(start, limits.readaheadPieceBytes)
