@@ -79,9 +79,6 @@ export class Opener {
   /** Generations that their origin has replaced, until their record says so. */
   readonly #replaced = new Set<string>()
 
-  /** Origins that sent ranges themselves: where the last answer was a redirect or a whole file, the probe asks alone. */
-  readonly #direct = new Set<string>()
-
   constructor(parts: MediaParts) {
     this.#parts = parts
   }
@@ -193,17 +190,16 @@ export class Opener {
   async #probe(asked: Asked, signal: AbortSignal): Promise<Media> {
     const answer: { opened?: { media: Media; record?: ResourceRecord } } = {}
     const { key, source } = asked
-    const { origin } = source.url
+    const origin = this.#parts.transport.pool(source.url.origin)
     await probe({
       source,
       clock: SYSTEM_CLOCK,
       stallLimits: this.#parts.limits.stall,
-      isAlone: !this.#direct.has(origin),
+      isAlone: !origin.isDirect,
       onAnswer: (fetch, admitted, head) => {
         const { media, record } = (answer.opened = this.#beginNew(asked, admitted, head, fetch))
         const isDirect = media.kind === 'cached' && record?.isRangeable === true && !source.wasRedirected
-        if (isDirect) this.#direct.add(origin)
-        else this.#direct.delete(origin)
+        origin.isDirect = isDirect
         return isDirect ? (other) => media.scheduler.adopt(other) : undefined
       },
       onSilence: () => this.#parts.telemetry.log.info({ resource: source.display }, 'the origin has not answered yet'),

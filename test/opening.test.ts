@@ -20,7 +20,7 @@ function at(film: string, then: Script): Script {
   return (request) => (request.target.includes(film) ? then(request) : undefined)
 }
 
-async function readHead(origin: FaultOrigin, hostEnds: AsyncDisposable & { cacheDir: string; socket: string }, name: string): Promise<Buffer> {
+async function readHead(origin: FaultOrigin, hostEnds: { readonly cacheDir: string; readonly socket: string }, name: string): Promise<Buffer> {
   const cache = await connect({ cacheDir: hostEnds.cacheDir, socketPath: hostEnds.socket, startHost: false })
   try {
     const media = await cache.open(origin.url(name))
@@ -37,20 +37,24 @@ function firstPieces(origin: FaultOrigin, name: string): number[] {
   return starts.filter((start) => start % PIECE_BYTES === 0 && start < PIECES * PIECE_BYTES).sort((a, b) => a - b)
 }
 
-test('the head of a film is asked for at once where the origin is known, before anything has answered', async () => {
-  await using origin = await startFaultOrigin({ content: CONTENT, script: at('second', () => ({ kind: 'head-held' })) })
-  await using host = await startHost(PATIENT)
-  assert.ok((await readHead(origin, host, 'first.mkv')).equals(CONTENT.read(0, 200_000)))
-  const reading = readHead(origin, host, 'second.mkv')
-  await origin.when('all pieces are asked for', () => firstPieces(origin, 'second').length === PIECES)
-  const interval = setInterval(() => origin.release(), 5)
-  try {
-    assert.ok((await reading).equals(CONTENT.read(0, 200_000)))
-  } finally {
-    clearInterval(interval)
-  }
-  assert.deepEqual(firstPieces(origin, 'second'), [0, 1, 2, 3, 4].map((i) => i * PIECE_BYTES), 'each once')
-})
+for (const isRestarted of [false, true]) {
+  const since = isRestarted ? 'since an earlier start of the host' : 'since another film'
+  test(`the head of a film is asked for at once where the origin is known, before anything has answered: ${since}`, async () => {
+    await using origin = await startFaultOrigin({ content: CONTENT, script: at('second', () => ({ kind: 'head-held' })) })
+    await using host = await startHost(PATIENT)
+    assert.ok((await readHead(origin, host, 'first.mkv')).equals(CONTENT.read(0, 200_000)))
+    if (isRestarted) await host.restart()
+    const reading = readHead(origin, host, 'second.mkv')
+    await origin.when('all pieces are asked for', () => firstPieces(origin, 'second').length === PIECES)
+    const interval = setInterval(() => origin.release(), 5)
+    try {
+      assert.ok((await reading).equals(CONTENT.read(0, 200_000)))
+    } finally {
+      clearInterval(interval)
+    }
+    assert.deepEqual(firstPieces(origin, 'second'), [0, 1, 2, 3, 4].map((i) => i * PIECE_BYTES), 'each once')
+  })
+}
 
 test('pieces that are there before the probe has answered wait for it', async () => {
   const script = at('second', ({ range }) => (range?.start === 0 ? { kind: 'head-held' } : undefined))

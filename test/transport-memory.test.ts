@@ -14,7 +14,7 @@ const SALT = Buffer.alloc(16, 7)
 const DAY_MS = 24 * 3600_000
 const NOW_MS = 1_800_000_000_000
 const FACTS: OriginFacts = {
-  path: { rttMs: 61.5, bytesPerMs: 9_000, roundTripsAsked: 1.5 }, learnedLimit: 3, learnedAtMs: NOW_MS - 1000, probeIntervalMs: 120_000, chose1AtMs: 0,
+  path: { rttMs: 61.5, bytesPerMs: 9_000, roundTripsAsked: 1.5 }, learnedLimit: 3, learnedAtMs: NOW_MS - 1000, probeIntervalMs: 120_000, chose1AtMs: 0, isDirect: true,
 }
 
 /** Through what the index makes of it. */
@@ -30,6 +30,7 @@ test('facts of an origin are found again under its name, and the name stands now
   const again = new OriginMemory(SALT, kept, NOW_MS + DAY_MS)
   assert.deepEqual(again.factsOf('https://films.example:8443')?.path, FACTS.path)
   assert.equal(allowanceOf(again.factsOf('https://films.example:8443')).learnedLimit, 3)
+  assert.equal(again.factsOf('https://films.example:8443')?.isDirect, true)
   assert.equal(again.factsOf('https://films.example'), undefined)
   assert.equal(new OriginMemory(Buffer.alloc(16), kept, NOW_MS).factsOf('https://films.example:8443'), undefined)
 })
@@ -50,7 +51,7 @@ test('what is no record is left out', () => {
   const [good] = memory.records
   const bad = [
     null, 7, 'x', {}, { ...good, id: 5 }, { ...good, usedAtMs: NOW_MS + DAY_MS }, { ...good, learnedLimit: 0 }, { ...good, learnedLimit: 2.5 },
-    { ...good, learnedAtMs: NOW_MS + DAY_MS }, { ...good, path: { rttMs: -1, bytesPerMs: 1, roundTripsAsked: 1 } }, { ...good, path: { ...FACTS.path, roundTripsAsked: Number.NaN } },
+    { ...good, learnedAtMs: NOW_MS + DAY_MS }, { ...good, isDirect: 'yes' }, { ...good, path: { rttMs: -1, bytesPerMs: 1, roundTripsAsked: 1 } }, { ...good, path: { ...FACTS.path, roundTripsAsked: Number.NaN } },
   ]
   for (const junk of [undefined, {}, 'text', ...bad.map((record) => [record])]) {
     assert.deepEqual(new OriginMemory(SALT, junk, NOW_MS).records, [], JSON.stringify(junk))

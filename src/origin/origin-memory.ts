@@ -1,6 +1,6 @@
 /**
- * What was learned of origins, kept for the next start: how far and how fast they are, how many requests they take, and
- * which protocol they speak. Pure but for being filled.
+ * What was learned of origins, kept for the next start: how far and how fast they are, how many requests they take, which
+ * protocol they speak, and whether they send ranges themselves. Pure but for being filled.
  *
  * Origins are known by a keyed hash of their name: a list of them tells nothing. What has not been used for a month is
  * forgotten, and of more than a few hundred origins those that were used longest ago. It is only ever a first guess:
@@ -19,6 +19,8 @@ export interface OriginFacts {
   readonly probeIntervalMs: number
   /** When a TLS handshake last chose HTTP/1.1 where HTTP/2 was offered; 0 if none did. */
   readonly chose1AtMs: number
+  /** Whether its last answer to a probe was a range, and no redirect; older records do not tell. */
+  readonly isDirect?: boolean
 }
 
 /** As it is stored. */
@@ -68,11 +70,11 @@ export function allowanceOf(facts: OriginFacts | undefined): Allowance {
 
 function isRecord(value: unknown, nowMs: number): value is OriginRecord {
   if (typeof value !== 'object' || value === null) return false
-  const { id, usedAtMs, path, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs } = value as Partial<OriginRecord>
+  const { id, usedAtMs, path, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs, isDirect = false } = value as Partial<OriginRecord>
   if (typeof id !== 'string' || !isPositive(usedAtMs) || usedAtMs > nowMs || usedAtMs < nowMs - FORGOTTEN_AFTER_MS) return false
   const isPath = path === undefined || (isPositive(path.rttMs) && isPositive(path.bytesPerMs) && isPositive(path.roundTripsAsked))
   const isLimit = learnedLimit === undefined || (isCount(learnedLimit) && isPositive(learnedAtMs) && learnedAtMs <= nowMs && isPositive(probeIntervalMs))
-  return isPath && isLimit && typeof chose1AtMs === 'number' && chose1AtMs <= nowMs
+  return isPath && isLimit && typeof chose1AtMs === 'number' && chose1AtMs <= nowMs && typeof isDirect === 'boolean'
 }
 
 function isPositive(value: unknown): value is number {

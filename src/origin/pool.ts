@@ -46,6 +46,8 @@ interface Queued {
 export class OriginPool {
   /** What was learned of the way to it. */
   readonly path: PathEstimate
+  /** Whether its last answer to a probe was a range, and no redirect: then what is new may be asked for in several pieces at once. */
+  isDirect: boolean
   readonly #carrier: Carrier
   readonly #maxRequests: number
   readonly #claimants = new Set<Claimant>()
@@ -60,6 +62,7 @@ export class OriginPool {
   /** @param known what an earlier run has learned */
   constructor(carrierWith: (events: CarrierEvents) => Carrier, maxRequests: number, known?: OriginFacts) {
     this.path = new PathEstimate(known?.path)
+    this.isDirect = known?.isDirect === true
     this.#allowance = allowanceOf(known)
     this.#carrier = carrierWith(this.#events)
     this.#maxRequests = maxRequests
@@ -69,7 +72,7 @@ export class OriginPool {
   /** What is worth keeping for the next run. */
   get facts(): OriginFacts {
     const { learnedLimit, learnedAtMs, probeIntervalMs } = this.#allowance
-    return { path: this.path.facts, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs: this.#carrier.chose1AtMs }
+    return { path: this.path.facts, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs: this.#carrier.chose1AtMs, isDirect: this.isDirect }
   }
 
   // ---- who may send how many
