@@ -20,12 +20,17 @@ function at(film: string, then: Script): Script {
   return (request) => (request.target.includes(film) ? then(request) : undefined)
 }
 
-async function readHead(origin: FaultOrigin, hostEnds: { readonly cacheDir: string; readonly socket: string }, name: string): Promise<Buffer> {
+interface HostEnds {
+  readonly cacheDir: string
+  readonly socket: string
+}
+
+async function readHead(origin: FaultOrigin, hostEnds: HostEnds, name: string, end = 200_000): Promise<Buffer> {
   const cache = await connect({ cacheDir: hostEnds.cacheDir, socketPath: hostEnds.socket, startHost: false })
   try {
     const media = await cache.open(origin.url(name))
     const parts: Uint8Array[] = []
-    for await (const bytes of media.read(0, 200_000)) parts.push(bytes)
+    for await (const bytes of media.read(0, end)) parts.push(bytes)
     return Buffer.concat(parts)
   } finally {
     await cache.close()
@@ -106,6 +111,30 @@ test('pieces beside the probe that are refused do not hurt it', async () => {
     }
   } finally {
     await cache.close()
+  }
+})
+
+test('connections are ready for what is not cached of a film that is opened again, and none more for one that is', async () => {
+  const script = at('a-part', ({ range }) => ((range?.end ?? CONTENT.sizeBytes) > 1_000_000 ? { kind: 'head-held' } : undefined))
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost(PATIENT)
+  await readHead(origin, host, 'a-part.mkv')
+  await readHead(origin, host, 'whole.mkv', CONTENT.sizeBytes)
+  await host.halt()
+  await origin.when('its connections are closed', ({ connections }) => connections.open === 0)
+  for (const [name, count] of [['whole.mkv', 1], ['a-part.mkv', 8]] as const) {
+    const { accepted } = origin.connections
+    await host.restart()
+    const client = await ControlClient.connect(host.socket)
+    try {
+      await client.request({ type: 'open', url: origin.url(name), headers: [], pulls: false }, ['opened'])
+      await origin.when(`${name} is compared, and has its connections`, ({ connections }) => connections.accepted - accepted >= count)
+    } finally {
+      client.close()
+    }
+    await host.halt()
+    await origin.when('its connections are closed', ({ connections }) => connections.open === 0)
+    assert.equal(origin.connections.accepted - accepted, count, name)
   }
 })
 
