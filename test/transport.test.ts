@@ -74,6 +74,16 @@ for (const protocol of ['http:', 'https:']) {
   })
 }
 
+test('an origin that was down when connections to it were to be made has no limit when it is up again', async (t) => {
+  const { origin, source, when } = await setUp(t)
+  await origin.goDown()
+  source.warm()
+  await when('no connection on its way', ({ connections }) => connections.connectingCount === 0)
+  await origin.listen()
+  assert.equal(await begin(source, 0, 1000).end(), undefined)
+  assert.equal(source.connections.limit, 4)
+})
+
 test('a request takes a ready connection and gives it back at its end', async (t) => {
   const { source, origin, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: 1000 }) })
   source.warm()

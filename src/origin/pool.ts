@@ -248,7 +248,8 @@ export class OriginPool {
   readonly #events: CarrierEvents = {
     onReady: () => this.#goOn(),
     onRefused: () => {
-      this.#allowance = afterRefusal(this.#allowance, Date.now())
+      const isDown = this.#carrier.openCount === 0
+      this.#allowance = isDown ? afterAllClosed(this.#allowance) : afterRefusal(this.#allowance, Date.now())
       this.#goOn() // who waits for that connection waits no more
     },
     onClosed: () => {
