@@ -98,6 +98,23 @@ test('parallel fetches share one connection', async () => {
   assert.deepEqual([source.connections.windowsBytes.length, source.connections.limit], [8, 8])
 })
 
+test('an origin whose handshakes failed some times has no limit when it answers', async () => {
+  await using origin = await startOrigin()
+  let isUp = false
+  await using front = await listen(0, (socket) => {
+    if (!isUp) return void socket.destroy()
+    const behind = net.connect(Number(new URL(origin.url()).port), '127.0.0.1')
+    socket.pipe(behind).pipe(socket)
+    for (const [one, other] of [[socket, behind], [behind, socket]] as const) one.on('error', () => other.destroy())
+  })
+  await using opened = openSource(`https://localhost:${front.port}/film.mkv`)
+  const { source } = opened
+  for (let i = 0; i < 3; i++) await assert.rejects(begin(source, 0, MIB).whole())
+  isUp = true
+  await assertFetched(source, 0, MIB)
+  assert.equal(source.connections.limit, 8)
+})
+
 test('a cancelled fetch is a stream reset: the connection stays, and little of the rest is moved', async () => {
   await using origin = await startOrigin()
   await using opened = openSource(origin.url())
