@@ -7,7 +7,7 @@ import { containerIndex, secondCluster } from '../src/bytes/container-index.ts'
 import { ControlClient } from '../src/client/control-client.ts'
 import { fileContent, patternContent } from './support/content.ts'
 import { type FaultOrigin, type RequestRecord, startFaultOrigin, type Script } from './support/fault-origin.ts'
-import { startHost } from './support/host.ts'
+import { startHost, type TestHost } from './support/host.ts'
 import { shortFilm } from './support/media.ts'
 
 const CONTENT = patternContent(3_000_000)
@@ -20,13 +20,8 @@ function at(film: string, then: Script): Script {
   return (request) => (request.target.includes(film) ? then(request) : undefined)
 }
 
-interface HostEnds {
-  readonly cacheDir: string
-  readonly socket: string
-}
-
-async function readHead(origin: FaultOrigin, hostEnds: HostEnds, name: string, end = 200_000): Promise<Buffer> {
-  const cache = await connect({ cacheDir: hostEnds.cacheDir, socketPath: hostEnds.socket, startHost: false })
+async function readHead(origin: FaultOrigin, host: TestHost, name: string, end = 200_000): Promise<Buffer> {
+  const cache = await connect({ cacheDir: host.cacheDir, socketPath: host.socket, startHost: false })
   try {
     const media = await cache.open(origin.url(name))
     const parts: Uint8Array[] = []

@@ -64,18 +64,18 @@ test('Retry-After is a pause, the longest counts, and none is longer than ten mi
 })
 
 test('three refused connections while others are answered are a limit, fewer or older ones are none', () => {
-  let allowance = afterRefusal(afterRefusal(UNLIMITED, 0), 1)
+  let allowance = afterRefusal(afterRefusal(UNLIMITED, 3, 0), 3, 1)
   assert.equal(limitOf(afterAnswer(allowance, 3, 2), MAX, 2), MAX)
-  allowance = afterRefusal(allowance, 3)
+  allowance = afterRefusal(allowance, 3, 3)
   assert.equal(limitOf(afterAnswer(allowance, 3, 4), MAX, 4), 3)
   assert.equal(limitOf(afterAnswer(allowance, 3, 10_002), MAX, 10_002), MAX, 'too long ago')
 })
 
 test('an origin that is down has no limit', () => {
   let allowance = UNLIMITED
-  for (let i = 0; i < 10; i++) allowance = afterRefusal(allowance, i)
-  allowance = afterAnswer(afterAllClosed(allowance), 1, 20)
-  assert.equal(limitOf(allowance, MAX, 20), MAX)
+  for (let i = 0; i < 10; i++) allowance = afterRefusal(allowance, 1, i)
+  assert.equal(limitOf(afterAnswer(afterAllClosed(allowance), 1, 20), MAX, 20), MAX)
+  assert.equal(limitOf(afterAnswer(afterRefusal(allowance, 0, 10), 1, 20), MAX, 20), MAX, 'what it refused before, too')
 })
 
 // ---- how it is shared

@@ -74,8 +74,9 @@ export function afterOverload(allowance: Allowance, overload: Overload, nowMs: n
   return learned(paused, Math.floor(overload.inFlight / 2), nowMs)
 }
 
-/** It refused a connection, or broke it before it carried anything. */
-export function afterRefusal(allowance: Allowance, nowMs: number): Allowance {
+/** It refused a connection, or broke it before it carried anything. `openCount`: the others that are open; without any it is down. */
+export function afterRefusal(allowance: Allowance, openCount: number, nowMs: number): Allowance {
+  if (openCount === 0) return afterAllClosed(allowance)
   return { ...allowance, refusedAtMs: [...allowance.refusedAtMs.filter((atMs) => atMs > nowMs - REFUSALS_WITHIN_MS), nowMs] }
 }
 

@@ -248,8 +248,7 @@ export class OriginPool {
   readonly #events: CarrierEvents = {
     onReady: () => this.#goOn(),
     onRefused: () => {
-      const isDown = this.#carrier.openCount === 0
-      this.#allowance = isDown ? afterAllClosed(this.#allowance) : afterRefusal(this.#allowance, Date.now())
+      this.#allowance = afterRefusal(this.#allowance, this.#carrier.openCount, Date.now())
       this.#goOn() // who waits for that connection waits no more
     },
     onClosed: () => {
