@@ -1,8 +1,12 @@
 /** What the transport tells of an origin's connections, and which of them carries a request. */
 
 import assert from 'node:assert/strict'
+import net from 'node:net'
 import { test, type TestContext } from 'node:test'
 
+import type { Connector } from '../src/origin/connection.ts'
+import { Http1Carrier } from '../src/origin/http1-carrier.ts'
+import { Claimant, OriginPool } from '../src/origin/pool.ts'
 import { Source, type Fetch } from '../src/origin/source.ts'
 import { FIRST_WINDOW_BYTES } from '../src/origin/send-window.ts'
 import { Transport } from '../src/origin/transport.ts'
@@ -83,6 +87,49 @@ test('an origin that was down when connections to it were to be made has no limi
   assert.equal(await begin(source, 0, 1000).end(), undefined)
   assert.equal(source.connections.limit, 4)
 })
+
+const errorOf = (code: string): Error => Object.assign(new Error(code), { code })
+
+for (const { what, failure, limit } of [
+  { what: 'a network that is gone is no limit', failure: errorOf('ENETUNREACH'), limit: 4 },
+  { what: 'connections that nobody answers are no limit', failure: errorOf('UND_ERR_CONNECT_TIMEOUT'), limit: 4 },
+  { what: 'connections that are refused are a limit', failure: errorOf('ECONNREFUSED'), limit: 1 },
+  {
+    what: 'connections that are refused at one of the addresses are a limit',
+    failure: Object.assign(new AggregateError([errorOf('ENETUNREACH'), errorOf('ECONNREFUSED')]), { code: 'ENETUNREACH' }),
+    limit: 1,
+  },
+]) {
+  test(`${what}, while another connection is open`, async (t) => {
+    const origin = await startFaultOrigin({ content: patternContent(SIZE_BYTES) })
+    const url = new URL(origin.url())
+    let isReachable = true
+    const connector: Connector = ({ port, hostname }, callback) => {
+      if (!isReachable) return queueMicrotask(() => callback(failure, null))
+      const socket = net.connect(Number(port), hostname, () => callback(null, socket))
+    }
+    const pool = new OriginPool((events) => new Http1Carrier(url, connector, events), 4)
+    t.after(async () => {
+      await pool.close()
+      await origin.stop()
+    })
+    const claimant = new Claimant()
+    const get = async (): Promise<Error | undefined> =>
+      await within('an answer', new Promise((resolve) => {
+        pool.send({ path: url.pathname, headers: { range: 'bytes=0-999' } }, claimant, { onHead: () => {}, onBytes: () => {}, onEnd: resolve })
+      }))
+    assert.equal(await get(), undefined)
+    isReachable = false
+    pool.warm()
+    const { connectingCount } = pool.connections(claimant)
+    assert.equal(connectingCount, 3)
+    await within('no connection on its way', new Promise<void>((resolve) => {
+      pool.watch(() => pool.connections(claimant).connectingCount === 0 && resolve())
+    }))
+    assert.equal(await get(), undefined)
+    assert.equal(pool.connections(claimant).limit, limit)
+  })
+}
 
 test('a request takes a ready connection and gives it back at its end', async (t) => {
   const { source, origin, when } = await setUp(t, { script: inOrder({ kind: 'body-stalled', afterBytes: 1000 }) })

@@ -131,7 +131,7 @@ export class Connection {
       onResponseError: (_, error) => {
         if (isCancelled) return
         this.#isConnected = false
-        if (!this.#hasAnswered && performance.now() - sentMs < REFUSED_WITHIN_MS) this.#events.onRefused()
+        if (!this.#hasAnswered && performance.now() - sentMs < REFUSED_WITHIN_MS) this.#events.onRefused(error)
         observer.onEnd(error)
       },
     })
@@ -184,7 +184,7 @@ class WarmSocket {
       else this.#onConnect(socket)
       if (this.#callback !== undefined) this.#hand(this.#callback)
       else if (this.isConnected) events.onReady()
-      else if (!this.#isDestroyed) events.onRefused()
+      else if (error !== null && !this.#isDestroyed) events.onRefused(error)
     })
   }
 
@@ -199,7 +199,7 @@ class WarmSocket {
   #onClose(): void {
     this.#error ??= new Error('closed')
     if (this.#callback !== undefined || this.#isDestroyed) return // undici's
-    if (performance.now() - this.#connectedMs < REFUSED_WITHIN_MS) this.#events.onRefused()
+    if (performance.now() - this.#connectedMs < REFUSED_WITHIN_MS) this.#events.onRefused(this.#error)
     this.#events.onClosed()
   }
 

@@ -26,7 +26,7 @@ export interface CarrierEvents {
   /** A handshake is done, or the origin takes more than before. */
   onReady(): void
   /** A connection broke, or could not be made, before it carried anything. */
-  onRefused(): void
+  onRefused(error: Error): void
   /** A connection has ended, or was not made. */
   onClosed(): void
 }

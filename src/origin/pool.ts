@@ -14,6 +14,7 @@ import { allowanceOf, type OriginFacts } from './origin-memory.ts'
 import { PathEstimate } from './path-estimate.ts'
 import { MAX_RETRY_AFTER_MS } from './retry.ts'
 import { shareOut, type Claim, type Need, type Share } from './shares.ts'
+import { wasReached } from './unreachable.ts'
 
 /** What could be asked of an origin now. */
 export interface Connections extends Ready {
@@ -247,8 +248,8 @@ export class OriginPool {
 
   readonly #events: CarrierEvents = {
     onReady: () => this.#goOn(),
-    onRefused: () => {
-      this.#allowance = afterRefusal(this.#allowance, this.#carrier.openCount, Date.now())
+    onRefused: (error) => {
+      if (wasReached(error)) this.#allowance = afterRefusal(this.#allowance, this.#carrier.openCount, Date.now())
       this.#goOn() // who waits for that connection waits no more
     },
     onClosed: () => {

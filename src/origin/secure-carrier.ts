@@ -153,7 +153,7 @@ export class SecureCarrier implements Carrier {
     this.#connectors.either(connectTarget(this.#url), (error, socket) => {
       this.#waiting = undefined
       if (this.#isDestroyed) return void socket?.destroy()
-      if (error !== null) this.#events.onRefused()
+      if (error !== null) this.#events.onRefused(error)
       else this.#onConnect(socket)
       for (const { begin, fail } of waiting) error === null ? begin() : fail(error)
       if (error === null) this.#events.onReady()

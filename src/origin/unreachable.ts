@@ -1,4 +1,4 @@
-/** Why an origin could not be fetched from, in words that a person understands. Pure. */
+/** Why an origin could not be fetched from, in words that a person understands, and whether it was the origin. Pure. */
 
 import { SeekCacheError } from '../errors.ts'
 
@@ -36,6 +36,20 @@ const REASONS: Readonly<Record<string, string>> = {
 const REASONS_BY_NAME: Readonly<Record<string, (code: string) => string>> = {
   HTTPParserError: () => 'it does not speak proper HTTP',
   Http2Error: (code) => (code === 'REFUSED_STREAM' ? 'it refuses requests now (HTTP/2 REFUSED_STREAM)' : `it broke the request off (HTTP/2 ${code})`),
+}
+
+/** No network, no name, no answer, no descriptor: the origin has had no say in it. */
+const UNREACHED: ReadonlySet<string> = new Set([
+  'ENOTFOUND', 'EAI_AGAIN', 'EAI_FAIL',
+  'ENETUNREACH', 'ENETDOWN', 'EHOSTUNREACH', 'EHOSTDOWN', 'EADDRNOTAVAIL', 'EACCES', 'EPERM',
+  'ETIMEDOUT', 'UND_ERR_CONNECT_TIMEOUT',
+  'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM',
+])
+
+/** Whether a connection that could not be made got as far as the origin. Of an origin's several addresses (RFC 8305) one is enough. */
+export function wasReached(error: Error): boolean {
+  const attempts: readonly Error[] = error instanceof AggregateError ? error.errors : [error]
+  return attempts.some((attempt) => !UNREACHED.has((attempt as NodeJS.ErrnoException).code ?? ''))
 }
 
 export function unreachable(error: Error, url: URL): SeekCacheError {
