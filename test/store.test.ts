@@ -5,9 +5,9 @@ import { readFileSync, rmSync, statSync, truncateSync, unlinkSync, writeFileSync
 import { join } from 'node:path'
 import { test } from 'node:test'
 
-import { CHUNK_BYTES, EXTENT_BYTES } from '../src/bytes/ranges.ts'
+import { CHUNK_BYTES, EXTENT_BYTES, type FilePlace } from '../src/bytes/ranges.ts'
 import { victims } from '../src/cache/eviction.ts'
-import type { Location } from '../src/cache/generation.ts'
+import type { Generation, Location } from '../src/cache/generation.ts'
 import { claimDir } from '../src/cache/private-dir.ts'
 import { isCode } from '../src/errors.ts'
 import { extentFiles } from './support/cache-check.ts'
@@ -74,6 +74,46 @@ test('bytes of an incomplete chunk are read as they arrive, in memory and by pla
   assert.deepEqual([location.kind, location.start, location.end], ['file', 1000, 1500])
   const inFile = readFileSync(location.path).subarray(location.fileOffset, location.fileOffset + 500)
   assert.ok(inFile.equals(content.read(1000, 1500)))
+  await store.close()
+})
+
+test('with a place those are told that follow it, as far as they are whole and known to be what was written', async () => {
+  await using dir = await tempDir()
+  const content = patternContent(3 * EXTENT_BYTES + 12_345)
+  let store = await openStore(dir.path)
+  const generation = await newGeneration(store, content.sizeBytes)
+  fill(generation, content)
+  await generation.settle()
+  const placesFrom = async (of: Generation, position: number): Promise<FilePlace[]> => {
+    const location = await of.locate(position)
+    assert.equal(location?.kind, 'file')
+    return [location, ...location.next]
+  }
+  const ends = (places: readonly FilePlace[]): number[] => places.map(({ end }) => end)
+  const borders = [1, 2, 3].map((i) => i * EXTENT_BYTES)
+  const all = await placesFrom(generation, 100)
+  assert.deepEqual(ends(all), [...borders, content.sizeBytes])
+  for (const { path, fileOffset, start, end } of all) {
+    assert.ok(readFileSync(path).subarray(fileOffset, fileOffset + end - start).equals(content.read(start, end)), `${start}-${end}`)
+  }
+  await store.close()
+
+  store = await openStore(dir.path, { bootId: 'boot-2', checkedShare: 1 })
+  const again = store.openGeneration(generation.id, content.sizeBytes)
+  const places = async (position: number): Promise<number[]> => ends(await placesFrom(again, position))
+  await assertBytes(again, content, 2 * EXTENT_BYTES, content.sizeBytes)
+  await assertBytes(again, content, 0, EXTENT_BYTES)
+  assert.deepEqual(await places(0), [borders[0]], 'nothing is known of the second one since the reboot')
+  await assertBytes(again, content, EXTENT_BYTES, EXTENT_BYTES + CHUNK_BYTES)
+  assert.deepEqual(await places(0), [borders[0], EXTENT_BYTES + 16 * CHUNK_BYTES], 'so much of it is checked at a time')
+  await assertBytes(again, content, EXTENT_BYTES, 2 * EXTENT_BYTES)
+  assert.deepEqual(await places(0), [...borders, content.sizeBytes])
+  const [, second] = await placesFrom(again, 0)
+  const bytes = readFileSync(second!.path)
+  bytes[0]! ^= 1
+  writeFileSync(second!.path, bytes)
+  assert.deepEqual(await places(0), [borders[0]], 'it is damaged, and one of those that are compared')
+  assert.ok(!again.present.has(EXTENT_BYTES))
   await store.close()
 })
 

@@ -102,14 +102,17 @@ Status CacheReader::ask(const HostLink::Question &question, Wait &wait) {
 }
 
 Status CacheReader::learn(Reply reply, int64_t position) {
-  if (auto *extent = std::get_if<protocol::Extent>(&reply.answer.body)) {
+  if (auto *extents = std::get_if<protocol::Extents>(&reply.answer.body)) {
     if (wantsData_) return makeError(code::kCacheUnreadable, "the cached file cannot be read, and the host sends no data");
-    if (position < extent->range.start || position >= extent->range.end) {
+    const ByteRange &asked = extents->run.front().range;
+    if (position < asked.start || position >= asked.end) {
       return protocolError("the host answered with a range that the byte asked for is not in");
     }
-    if (!mayHold(place_, extent->path)) return protocolError("the host named a file that is no extent of its cache");
-    if (sizeBytes_ < 0 || extent->range.end > sizeBytes_) return protocolError("the host's range is past the end");
-    located_.learn(std::move(*extent));
+    if (sizeBytes_ < 0 || extents->run.back().range.end > sizeBytes_) return protocolError("the host's range is past the end");
+    for (const protocol::Extent &extent : extents->run) {
+      if (!mayHold(place_, extent.path)) return protocolError("the host named a file that is no extent of its cache");
+    }
+    located_.learn(std::move(extents->run));
     return Done{};
   }
   if (auto *data = std::get_if<protocol::Data>(&reply.answer.body)) {

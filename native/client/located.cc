@@ -23,9 +23,14 @@ Located::~Located() {
   for (const File &file : files_) close(file.fd);
 }
 
+void Located::learn(std::vector<protocol::Extent> run) {
+  // The one asked for last: it is the last to be dropped for room.
+  for (auto extent = run.rbegin(); extent != run.rend(); ++extent) learnOne(std::move(*extent));
+}
+
 // An answer about a range that is still filling is followed by another that goes on where it ended: they become one, so
 // that a long read does not push everything else out.
-void Located::learn(protocol::Extent extent) {
+void Located::learnOne(protocol::Extent extent) {
   auto known = std::find_if(extents_.begin(), extents_.end(), [&](const auto &one) { return continues(one, extent); });
   if (known != extents_.end()) {
     if (known->range.start < extent.range.start) {

@@ -24,7 +24,8 @@ class Located {
   Located(const Located &) = delete;
   Located &operator=(const Located &) = delete;
 
-  void learn(protocol::Extent extent);
+  // What the host has said: the extent asked for, and what follows it.
+  void learn(std::vector<protocol::Extent> run);
 
   struct Copied {
     // 0: the bytes at `offset` are not known, or not readable.
@@ -47,6 +48,7 @@ class Located {
     int fd;
   };
 
+  void learnOne(protocol::Extent extent);
   protocol::Extent *find(int64_t offset);
   int open(const std::string &path, int *cause);
   void forget(const std::string &path);

@@ -89,6 +89,21 @@ std::optional<Extent> parseExtent(const Json &message) {
   return Extent{*path, *fileOffset, *bytes};
 }
 
+std::optional<Extents> parseExtents(const Json &message) {
+  auto asked = parseExtent(message);
+  if (!asked) return std::nullopt;
+  Extents extents{{std::move(*asked)}};
+  const Json *next = member(message, "next");
+  if (next == nullptr) return extents;
+  if (!next->is_array()) return std::nullopt;
+  for (const Json &one : *next) {
+    auto extent = parseExtent(one);
+    if (!extent || extent->range.start != extents.run.back().range.end) return std::nullopt;
+    extents.run.push_back(std::move(*extent));
+  }
+  return extents;
+}
+
 std::optional<Data> parseData(const Json &message) {
   auto start = integer(member(message, "start"));
   auto length = integer(member(message, "lengthBytes"));
@@ -143,7 +158,7 @@ bool parseBody(Answer &answer, const std::string &type, const Json &message) {
   if (type == "hello") return put(answer, parseHello(message));
   if (answer.id == 0) return false;
   if (type == "opened") return put(answer, parseOpened(message));
-  if (type == "extent") return put(answer, parseExtent(message));
+  if (type == "extent") return put(answer, parseExtents(message));
   if (type == "data") return put(answer, parseData(message));
   if (type == "map") return put(answer, parseMap(message));
   if (type == "end") return put(answer, std::optional(End{}));

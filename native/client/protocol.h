@@ -60,6 +60,11 @@ struct Extent {
   ByteRange range;
 };
 
+// At least one, in order, without a gap: the one asked for, and what follows it.
+struct Extents {
+  std::vector<Extent> run;
+};
+
 // `lengthBytes` raw bytes follow the line.
 struct Data {
   int64_t start;
@@ -78,7 +83,7 @@ struct Other {};
 struct Answer {
   // 0: it belongs to the connection, not to a request.
   int64_t id = 0;
-  std::variant<Hello, Opened, Extent, Data, End, Map, Error, Other> body;
+  std::variant<Hello, Opened, Extents, Data, End, Map, Error, Other> body;
 };
 
 // One line, without its newline. Nothing if it is not a message of this protocol.

@@ -12,6 +12,12 @@ export interface Range {
   readonly end: number
 }
 
+/** The bytes of a range of a resource stand in a file, from `fileOffset` on. */
+export interface FilePlace extends Range {
+  readonly path: string
+  readonly fileOffset: number
+}
+
 /** The grain of presence and of checksum. Small enough that a 2 Mbit/s link fills one in 0.26 s. */
 export const CHUNK_BYTES = 64 * 1024
 /** One file, the grain of eviction. Unlinking 16 MiB takes 1.6 ms, 64 MiB 4.7 ms (measured on ext4). */

@@ -19,6 +19,7 @@ import {
   EXTENT_BYTES,
   extentIndexAt,
   RangeSet,
+  type FilePlace,
   type Range,
 } from '../bytes/ranges.ts'
 import type { Backlog } from './backlog.ts'
@@ -31,9 +32,15 @@ import type { PartialRecord } from './records.ts'
 /** Chunks checked at once on first use after a reboot: 1 MiB, ~0.5 ms. */
 const MAX_CHUNKS_PER_CHECK = 16
 
-/** Where bytes can be read. */
+/**
+ * Extents told of along with the one asked for, where that costs no look at the disk: 128 MiB in all. A question for each was a tenth
+ * of the time in which another process reads a cached film at the speed of memory.
+ */
+const MAX_NEXT_EXTENTS = 7
+
+/** Where bytes can be read; `next` are the places of those that follow, without a gap. */
 export type Location =
-  | { readonly kind: 'file'; readonly path: string; readonly fileOffset: number; readonly start: number; readonly end: number }
+  | (FilePlace & { readonly kind: 'file'; readonly next: readonly FilePlace[] })
   | { readonly kind: 'memory'; readonly start: number; readonly bytes: Buffer }
 
 export interface GenerationParts {
@@ -159,8 +166,21 @@ export class Generation {
       const found = await this.#checkedFileRun(position, EXTENT_BYTES)
       if (found === 'gone') return this.#correct(position)
       if (found === 'lost') continue
-      return fileLocation(found.extent, found.start, found.end)
+      return { kind: 'file', ...placeOf(found.extent, found.start, found.end), next: await this.#placesFrom(found.end) }
     }
+  }
+
+  /** The runs of the extents from the one that begins at `position` on, as far as they have been looked at before. */
+  async #placesFrom(position: number): Promise<FilePlace[]> {
+    const places: FilePlace[] = []
+    for (let start = position; start % EXTENT_BYTES === 0 && start < this.sizeBytes && places.length < MAX_NEXT_EXTENTS; start = places.at(-1)!.end) {
+      const extent = this.#extents.of(this.id).get(extentIndexAt(start))
+      if (extent?.isFileChecked !== true || extent.isUnverified(0)) break
+      const found = await this.#checkedFileRun(start, EXTENT_BYTES)
+      if (found === 'gone' || found === 'lost') break
+      places.push(placeOf(found.extent, found.start, found.end))
+    }
+    return places
   }
 
   #inMemory(position: number): Location | undefined {
@@ -182,7 +202,7 @@ export class Generation {
       }
       partial.inFile.add(hole.start, hole.end)
     }
-    return fileLocation(extent, chunk.start + run.start, chunk.start + run.end)
+    return { kind: 'file', ...placeOf(extent, chunk.start + run.start, chunk.start + run.end), next: [] }
   }
 
   /** The written run of one extent that holds `position`, its first chunks checked where that is due. */
@@ -276,6 +296,6 @@ export class Generation {
   }
 }
 
-function fileLocation(extent: Extent, start: number, end: number): Location {
-  return { kind: 'file', path: extent.path, fileOffset: start - extent.start, start, end }
+function placeOf(extent: Extent, start: number, end: number): FilePlace {
+  return { path: extent.path, fileOffset: start - extent.start, start, end }
 }

@@ -7,6 +7,7 @@
 
 import { constants, open, type FileHandle } from 'node:fs/promises'
 
+import type { FilePlace } from '../bytes/ranges.ts'
 import type { ExtentAnswer } from '../control/protocol.ts'
 import { checkExtentPath } from './host-answers.ts'
 
@@ -18,7 +19,7 @@ export interface UnreadableFile {
 
 export class ExtentReader {
   readonly #cacheDir: string | undefined
-  #extent: ExtentAnswer | undefined
+  #places: readonly FilePlace[] = []
   #handle: FileHandle | undefined
   #openPath: string | undefined
   #failure: UnreadableFile | undefined
@@ -30,8 +31,9 @@ export class ExtentReader {
 
   /** @throws ERR_SEEKCACHE_PROTOCOL where the host names what is no extent file */
   async useExtent(extent: ExtentAnswer): Promise<void> {
-    await checkExtentPath(extent.path, this.#cacheDir)
-    this.#extent = extent
+    const places = [extent, ...(extent.next ?? [])]
+    for (const { path } of places) await checkExtentPath(path, this.#cacheDir)
+    this.#places = places
   }
 
   /** The file that could not be read as told, once. */
@@ -43,19 +45,19 @@ export class ExtentReader {
 
   /** Bytes at `position` as far as the host's last answer covers them; undefined where it has to be asked. */
   async read(position: number, maxBytes: number): Promise<Buffer | undefined> {
-    const extent = this.#extent
-    if (extent === undefined || position < extent.start || position >= extent.end) return undefined
-    const buffer = Buffer.allocUnsafe(Math.min(maxBytes, extent.end - position))
+    const place = this.#places.find(({ start, end }) => start <= position && position < end)
+    if (place === undefined) return undefined
+    const buffer = Buffer.allocUnsafe(Math.min(maxBytes, place.end - position))
     let isRefused = false
     try {
-      const handle = await this.#open(extent.path)
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, extent.fileOffset + position - extent.start)
+      const handle = await this.#open(place.path)
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, place.fileOffset + position - place.start)
       if (bytesRead === buffer.length) return buffer
     } catch (error) {
       isRefused = ['EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')
     }
-    this.#failure = { path: extent.path, isRefused } // the host is asked, and told which file it was
-    this.#extent = undefined
+    this.#failure = { path: place.path, isRefused } // the host is asked, and told which file it was
+    this.#places = []
     return undefined
   }
 

@@ -13,6 +13,7 @@ import { MAX_DATA_BYTES, protocolError, type HostMessage } from '../control/prot
 const position = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const id = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
 const text = v.nullable(v.string())
+const place = { path: v.string(), fileOffset: position, start: position, end: position }
 const range = v.pipe(v.tuple([position, position]), v.check(([start, end]) => start < end, 'an empty range'))
 
 const ANSWERS: Readonly<Record<string, v.GenericSchema>> = {
@@ -24,8 +25,9 @@ const ANSWERS: Readonly<Record<string, v.GenericSchema>> = {
     isSeekable: v.boolean(), proxyUrl: v.string(), fileName: v.string(),
   }),
   extent: v.pipe(
-    v.object({ id, path: v.string(), fileOffset: position, start: position, end: position }),
+    v.object({ id, ...place, next: v.optional(v.array(v.object(place))) }),
     v.check(({ start, end }) => start < end, 'an empty range'),
+    v.check(({ end, next = [] }) => next.every((one, i) => one.start === (next[i - 1]?.end ?? end) && one.start < one.end), 'a gap'),
   ),
   data: v.object({ id, start: position, lengthBytes: v.pipe(position, v.minValue(1), v.maxValue(MAX_DATA_BYTES)) }),
   map: v.object({ id, sizeBytes: v.nullable(position), present: v.array(range) }),

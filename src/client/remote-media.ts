@@ -144,9 +144,14 @@ export class RemoteMedia implements AsyncDisposable {
     }
   }
 
+  #tell(note: { readonly type: 'position'; readonly reader: number; readonly position: number } | { readonly type: 'release'; readonly reader: number }): boolean {
+    if (this.#session?.client.isOpen !== true) return false
+    this.#session.client.note({ ...note, session: this.#session.opened.session })
+    return true
+  }
+
   async #release(reader: number): Promise<void> {
-    if (this.#session?.client.isOpen !== true) return
-    this.#session.client.note({ type: 'release', session: this.#session.opened.session, reader })
+    if (!this.#tell({ type: 'release', reader })) return
     await this.refresh().catch(() => {}) // what was read is read, whatever has become of the host meanwhile
   }
 
@@ -155,7 +160,10 @@ export class RemoteMedia implements AsyncDisposable {
     for (let [losses, failures, answers] = [0, 0, 0]; ; answers++) {
       options.signal?.throwIfAborted()
       const known = await file.read(position, wanted)
-      if (known !== undefined) return known
+      if (known !== undefined) {
+        this.#tell({ type: 'position', reader, position: position + known.length })
+        return known
+      }
       const failure = file.takeFailure()
       if (failure !== undefined && (failure.isRefused || ++failures > MAX_UNREADABLE)) this.#wantsData = true
       if (answers > MAX_ANSWERS) throw protocolError('the files of the cache that the host names cannot be read here: is the cache directory the same for both?')
@@ -167,7 +175,8 @@ export class RemoteMedia implements AsyncDisposable {
         }
         const { start } = located.answer
         const end = located.answer.type === 'data' ? start + located.answer.lengthBytes : located.answer.end
-        if (position < start || position >= end || end > (this.size ?? Number.MAX_SAFE_INTEGER)) {
+        const lastEnd = (located.answer.type === 'extent' && located.answer.next?.at(-1)?.end) || end
+        if (position < start || position >= end || lastEnd > (this.size ?? Number.MAX_SAFE_INTEGER)) {
           throw protocolError('the host answered with other bytes than those asked for')
         }
         if (located.answer.type === 'data') return located.raw!.subarray(position - start, position - start + wanted)

@@ -217,8 +217,8 @@ export class ControlConnection {
     const location = await session.locate(request.reader, request.start, maxBytes, { unreadablePath: request.unreadable, wantsData: request.wantsData === true }, options)
     if (location === 'end') return { type: 'end' }
     if (location.kind === 'file') {
-      const { path, fileOffset, start, end } = location
-      return { type: 'extent', path, fileOffset, start, end }
+      const { path, fileOffset, start, end, next } = location
+      return { type: 'extent', path, fileOffset, start, end, ...(next.length > 0 && { next }) }
     }
     const bytes = location.bytes.subarray(0, maxBytes)
     this.#wire.send({ id: request.id, type: 'data', start: location.start, lengthBytes: bytes.length }, bytes)

@@ -7,6 +7,7 @@
 
 import * as v from 'valibot'
 
+import type { FilePlace } from '../bytes/ranges.ts'
 import { SeekCacheError, type ErrorCode } from '../errors.ts'
 import { HEADER_NAME, HEADER_VALUE, HTTP_URL } from '../resource-spec.ts'
 
@@ -82,12 +83,10 @@ export interface Opened {
   readonly fileName: string
 }
 
-export interface ExtentAnswer {
+export interface ExtentAnswer extends FilePlace {
   readonly type: 'extent'
-  readonly path: string
-  readonly fileOffset: number
-  readonly start: number
-  readonly end: number
+  /** What follows, without a gap. */
+  readonly next?: readonly FilePlace[] | undefined
 }
 
 export interface ListEntry {

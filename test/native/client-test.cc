@@ -8,6 +8,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -125,6 +127,15 @@ void linesThatAreNoMessages() {
       "{\"id\":1,\"type\":\"extent\",\"path\":\"f\",\"fileOffset\":0,\"start\":0,\"end\":5}",
       "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\\u0000g\",\"fileOffset\":0,\"start\":0,\"end\":5}",
       "{\"id\":1,\"type\":\"extent\",\"path\":[],\"fileOffset\":0,\"start\":0,\"end\":5}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":null}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":{}}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[1]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[[]]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[{}]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[{\"path\":\"/g\",\"fileOffset\":0,\"start\":6,\"end\":9}]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[{\"path\":\"/g\",\"fileOffset\":0,\"start\":5,\"end\":5}]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[{\"path\":\"g\",\"fileOffset\":0,\"start\":5,\"end\":9}]}",
+      "{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":5,\"next\":[{\"path\":\"/g\",\"fileOffset\":0,\"start\":4,\"end\":9}]}",
       "{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":0}",
       "{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":262145}",
       "{\"id\":1,\"type\":\"data\",\"start\":9007199254740991,\"lengthBytes\":1}",
@@ -148,7 +159,9 @@ void linesThatAreMessages() {
   CHECK(isA<protocol::Hello>(kHello.c_str()));
   CHECK(isA<protocol::Opened>(kOpened.c_str()));
   CHECK(isA<protocol::End>("{\"id\":1,\"type\":\"end\",\"unknown\":{}}"));
-  CHECK(isA<protocol::Extent>("{\"id\":1.0,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":9007199254740991}"));
+  CHECK(isA<protocol::Extents>("{\"id\":1.0,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":0,\"start\":0,\"end\":9007199254740991}"));
+  auto run = protocol::parse("{\"id\":1,\"type\":\"extent\",\"path\":\"/f\",\"fileOffset\":7,\"start\":0,\"end\":5,\"next\":[{\"path\":\"/g\",\"fileOffset\":0,\"start\":5,\"end\":9}]}");
+  CHECK(run && std::get<protocol::Extents>(run->body).run.size() == 2 && std::get<protocol::Extents>(run->body).run[1].path == "/g");
   CHECK(isA<protocol::Data>("{\"id\":1,\"type\":\"data\",\"start\":0,\"lengthBytes\":262144}"));
   CHECK(isA<protocol::Map>("{\"id\":1,\"type\":\"map\",\"sizeBytes\":null,\"present\":[[0,65536],[131072,131073]]}"));
   auto error = protocol::parse("{\"id\":7,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_ORIGIN_STATUS\",\"message\":\"a\\nb\",\"httpStatus\":404}");
@@ -286,6 +299,11 @@ void answersToReads() {
   CHECK(readAnsweredWith("{\"id\":2,\"type\":\"ok\"}\n") == code::kProtocol);
   CHECK(readAnsweredWith("{\"id\":2,\"type\":\"extent\",\"path\":\"/dev/null\",\"fileOffset\":0,\"start\":0,\"end\":101}\n") == code::kProtocol);
   CHECK(readAnsweredWith("{\"id\":2,\"type\":\"extent\",\"path\":\"/dev/null\",\"fileOffset\":0,\"start\":60,\"end\":70}\n") == code::kProtocol);
+  const std::string followed =
+      "{\"id\":2,\"type\":\"extent\",\"path\":\"/nonexistent/extents/0123456789abcdef/0-0123456789abcdef\",\"fileOffset\":0,\"start\":0,\"end\":60,\"next\":";
+  const std::string next = "\"path\":\"/nonexistent/extents/0123456789abcdef/1-0123456789abcdef\",\"fileOffset\":0,\"start\":60,\"end\":";
+  CHECK(readAnsweredWith(followed + "[{" + next + "101}]}\n") == code::kProtocol);
+  CHECK(readAnsweredWith(followed + "[{" + next + "80},{\"path\":\"/etc/passwd\",\"fileOffset\":0,\"start\":80,\"end\":100}]}\n") == code::kProtocol);
   CHECK(readAnsweredWith("{\"id\":2,\"type\":\"error\",\"code\":\"ERR_SEEKCACHE_TIMEOUT\",\"message\":\"\"}\n") == code::kTimeout);
 }
 
@@ -317,19 +335,22 @@ void locatedRanges() {
   Located located;
   char buffer[16];
   CHECK(located.copy(100, buffer, 4).lengthBytes == 0);
-  located.learn({path, 2, {100, 104}});
-  located.learn({path, 6, {104, 107}});
+  located.learn({{path, 2, {100, 104}}});
+  located.learn({{path, 6, {104, 107}}});
   CHECK(located.copy(101, buffer, 16).lengthBytes == 6 && std::string(buffer, 6) == "345678");
   CHECK(located.copy(107, buffer, 1).lengthBytes == 0);
+  located.learn({{path, 0, {500, 504}}, {path, 8, {504, 506}}});
+  CHECK(located.copy(500, buffer, 16).lengthBytes == 4 && located.copy(504, buffer + 4, 12).lengthBytes == 2);
+  CHECK(std::string(buffer, 6) == "012389");
   // Longer than the file: what there is, and the path to complain of.
-  located.learn({path, 9, {200, 204}});
+  located.learn({{path, 9, {200, 204}}});
   auto copied = located.copy(200, buffer, 4);
   CHECK(copied.lengthBytes == 1 && copied.unreadablePath == path);
   CHECK(located.copy(101, buffer, 1).unreadablePath.empty());
   unlink(path);
-  located.learn({path, 0, {300, 304}});
+  located.learn({{path, 0, {300, 304}}});
   CHECK(located.copy(300, buffer, 4).unreadablePath == path);
-  located.learn({"/dev/zero", 0, {400, 404}});
+  located.learn({{"/dev/zero", 0, {400, 404}}});
   CHECK(located.copy(400, buffer, 4).unreadablePath == "/dev/zero");
 }
 
@@ -450,6 +471,48 @@ void filesOutOfReach() {
   }
 }
 
+// What the host tells of along with what was asked for is not asked for.
+void runsOfFiles() {
+  namespace fs = std::filesystem;
+  char dir[] = "/tmp/seekcache-run-XXXXXX";
+  CHECK(mkdtemp(dir) != nullptr);
+  const fs::path folder = fs::path(dir) / "extents" / "0123456789abcdef";
+  fs::create_directories(folder);
+  auto place = [&](int index, char content, int start, int end) {
+    fs::path file = folder / (std::to_string(index) + "-0123456789abcdef");
+    std::ofstream(file) << std::string(static_cast<std::size_t>(end - start), content);
+    return "\"path\":\"" + file.string() + "\",\"fileOffset\":0,\"start\":" + std::to_string(start) + ",\"end\":" + std::to_string(end);
+  };
+  const std::string answer =
+      ",\"type\":\"extent\"," + place(0, 'a', 0, 40) + ",\"next\":[{" + place(1, 'b', 40, 60) + "},{" + place(2, 'c', 60, 90) + "}]}\n";
+  int asked = 0;
+  ScriptedHost host([&](int fd) {
+    readLine(fd);
+    say(fd, kHello);
+    readLine(fd);
+    say(fd, kOpened);
+    for (std::string line = readLine(fd); !line.empty(); line = readLine(fd)) {
+      if (line.find("locate") == std::string::npos) continue;
+      asked++;
+      say(fd, "{\"id\":2" + answer);
+    }
+  });
+  ReaderOptions options;
+  options.socketPath = host.path();
+  options.mayStartHost = false;
+  auto reader = CacheReader::open("http://h/f", {}, options);
+  CHECK(reader.ok());
+  if (!reader) return;
+  char buffer[90];
+  auto got = (*reader)->read(0, buffer, sizeof buffer);
+  CHECK(got.ok() && *got == 90 && std::string(buffer, 90) == std::string(40, 'a') + std::string(20, 'b') + std::string(30, 'c'));
+  CHECK((*reader)->read(50, buffer, 20).ok() && std::string(buffer, 20) == std::string(10, 'b') + std::string(10, 'c'));
+  reader->reset();
+  host.join();
+  CHECK(asked == 1);
+  fs::remove_all(dir);
+}
+
 int main() {
   linesThatAreNoMessages();
   linesThatAreMessages();
@@ -462,6 +525,7 @@ int main() {
   locatedRanges();
   readersOfRuns();
   filesOutOfReach();
+  runsOfFiles();
   std::printf("{\"failures\":%d}\n", failures);
   return failures == 0 ? 0 : 1;
 }

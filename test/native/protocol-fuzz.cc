@@ -46,9 +46,15 @@ void checkBody(const protocol::Answer &answer, const std::string &raw) {
   if (auto *opened = std::get_if<protocol::Opened>(&answer.body)) {
     require(!opened->session.empty(), "a session without a name");
     require(isPosition(opened->sizeBytes.value_or(0)), "a size that is none");
-  } else if (auto *extent = std::get_if<protocol::Extent>(&answer.body)) {
-    require(isRange(extent->range) && isPosition(extent->fileOffset), "an extent that is none");
-    require(!extent->path.empty() && extent->path[0] == '/' && extent->path.find('\0') == std::string::npos, "no path");
+  } else if (auto *extents = std::get_if<protocol::Extents>(&answer.body)) {
+    require(!extents->run.empty(), "no extent");
+    for (const protocol::Extent &extent : extents->run) {
+      require(isRange(extent.range) && isPosition(extent.fileOffset), "an extent that is none");
+      require(!extent.path.empty() && extent.path[0] == '/' && extent.path.find('\0') == std::string::npos, "no path");
+    }
+    for (std::size_t i = 1; i < extents->run.size(); i++) {
+      require(extents->run[i].range.start == extents->run[i - 1].range.end, "extents with a gap");
+    }
   } else if (auto *data = std::get_if<protocol::Data>(&answer.body)) {
     require(data->lengthBytes >= 1 && data->lengthBytes <= protocol::kMaxDataBytes, "a data of a length that none has");
     require(isPosition(data->start) && isPosition(data->start + static_cast<int64_t>(data->lengthBytes)), "data past the end");
