@@ -13,7 +13,6 @@ export interface DownloadTask {
   readonly url: string
   readonly device: string
   readonly sizeBytes: number
-  readonly rounds: number
 }
 
 export interface Download {
@@ -22,24 +21,22 @@ export interface Download {
   readonly linkShare: number
 }
 
+/** One round. */
 export interface DownloadResult {
-  readonly direct: readonly Download[]
-  readonly proxy: readonly Download[]
-  readonly proxyAgain: readonly Download[]
+  readonly direct: Download
+  readonly proxy: Download
+  readonly proxyAgain: Download
 }
 
 /** What is still on the wire when curl leaves. */
 const SETTLE_MS = 300
 
 async function run(task: DownloadTask): Promise<DownloadResult> {
-  const result = { direct: [] as Download[], proxy: [] as Download[], proxyAgain: [] as Download[] }
-  for (let round = 0; round < task.rounds; round++) {
-    result.direct.push(await download(task, task.url))
-    await using driver = await START['seekcache-proxy'](task)
-    result.proxy.push(await download(task, driver.uri))
-    result.proxyAgain.push(await download(task, driver.uri))
-  }
-  return result
+  const direct = await download(task, task.url)
+  await using driver = await START['seekcache-proxy'](task)
+  const proxy = await download(task, driver.uri)
+  const proxyAgain = await download(task, driver.uri)
+  return { direct, proxy, proxyAgain }
 }
 
 async function download({ device, sizeBytes }: DownloadTask, url: string): Promise<Download> {

@@ -12,12 +12,11 @@ export interface Http2Task {
   readonly url: string
   readonly sizeBytes: number
   readonly authorityFile: string
-  readonly rounds: number
   readonly placesPercent: readonly number[]
   readonly dwellSeconds: number
 }
 
-/** All in ms. */
+/** One round, all in ms. */
 export interface Http2Result {
   readonly curl: readonly number[]
   readonly proxy: readonly number[]
@@ -29,14 +28,11 @@ const WARM_UP_BYTES = 2 ** 20
 
 async function run(task: Http2Task): Promise<Http2Result> {
   const result = { curl: [] as number[], proxy: [] as number[], element: [] as number[] }
-  for (let round = 0; round < task.rounds; round++) {
-    const placesPercent = task.placesPercent.filter((_, i) => i % task.rounds === round)
-    for (const percent of placesPercent) result.curl.push(await getByCurl(task, percent))
-    for (const face of ['proxy', 'element'] as const) {
-      await using driver = await START[`seekcache-${face}`](task)
-      const { seeks } = await SIT.playbin({ ...task, placesPercent, uri: driver.uri, env: driver.env })
-      result[face].push(...seeks.map(({ ms }) => ms))
-    }
+  for (const percent of task.placesPercent) result.curl.push(await getByCurl(task, percent))
+  for (const face of ['proxy', 'element'] as const) {
+    await using driver = await START[`seekcache-${face}`](task)
+    const { seeks } = await SIT.playbin({ ...task, uri: driver.uri, env: driver.env })
+    result[face].push(...seeks.map(({ ms }) => ms))
   }
   return result
 }

@@ -9,6 +9,7 @@ import { setTimeout } from 'node:timers/promises'
 import type { Film } from '../../src/demo/film.ts'
 import { startHost, type TestHost } from '../support/host.ts'
 import { runProgram } from '../support/programs.ts'
+import type { Calm } from './calm.ts'
 import { freePort } from './drivers.ts'
 import { filesOf, startNginx } from './nginx.ts'
 import { median, quantile } from './statistics.ts'
@@ -53,7 +54,7 @@ const RANGE_BYTES = 64 * 1024
 /** On the average, between two requests of a reader: 320 a second of all together. */
 const PAUSE_MS = 50
 
-export async function runLoopback(film: Film, rounds: number, onProgress: (line: string) => void): Promise<LoopbackResult> {
+export async function runLoopback(film: Film, rounds: number, calm: Calm, onProgress: (line: string) => void): Promise<LoopbackResult> {
   const files = [film.files.mkv, film.files.mp4]
   await using nginx = await startNginx({
     address: '127.0.0.1',
@@ -65,17 +66,17 @@ export async function runLoopback(film: Film, rounds: number, onProgress: (line:
   const proxied = origin.map((url) => host.proxyUrl(url))
   await download(proxied)
 
-  const element = await compare(rounds, async () => await elementRate(host, origin[0]!, files[0]!.sizeBytes),
+  const element = await compare(rounds, calm, 'loopback, element', async () => await elementRate(host, origin[0]!, files[0]!.sizeBytes),
     async () => await filesrcRate(files[0]!.path, files[0]!.sizeBytes))
   onProgress(`loopback, MB/s: element ${rates(element.seekcache)}, filesrc ${rates(element.other)}`)
-  const proxy = await compare(rounds, async () => await download(proxied), async () => await download(origin))
+  const proxy = await compare(rounds, calm, 'loopback, proxy', async () => await download(proxied), async () => await download(origin))
   onProgress(`loopback, MB/s: proxy ${rates(proxy.seekcache)}, nginx ${rates(proxy.other)}`)
   const both = async (pauseMs: number): Promise<FirstBytes> => ({
     nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
     seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
   })
-  const firstByte = await both(PAUSE_MS)
-  const firstByteSaturated = await both(0)
+  const firstByte = await calm.measure('loopback, first byte', async () => await both(PAUSE_MS))
+  const firstByteSaturated = await calm.measure('loopback, first byte, saturated', async () => await both(0))
   onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify({ firstByte, firstByteSaturated })}`)
   return { element, proxy, firstByte, firstByteSaturated, peakRssBytes: usageOf(host.pid).peakRssBytes }
 }
@@ -84,11 +85,12 @@ function rates(samples: readonly number[]): string {
   return samples.map((sample) => sample.toFixed(0)).join(' ')
 }
 
-async function compare(rounds: number, ours: () => Promise<number>, theirs: () => Promise<number>): Promise<Compared> {
+async function compare(rounds: number, calm: Calm, what: string, ours: () => Promise<number>, theirs: () => Promise<number>): Promise<Compared> {
   const [seekcache, other]: [number[], number[]] = [[], []]
   for (let round = 0; round < rounds; round++) {
-    seekcache.push(await ours())
-    other.push(await theirs())
+    const both = await calm.measure(what, async () => ({ ours: await ours(), theirs: await theirs() }))
+    seekcache.push(both.ours)
+    other.push(both.theirs)
   }
   return { seekcache, other, ratio: median(seekcache) / median(other) }
 }

@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util'
 import { makeFilm } from '../../src/demo/film.ts'
 import { VERSION } from '../../src/version.ts'
 import { MEDIA_DIR } from '../support/media.ts'
+import { Calm } from './calm.ts'
 import { chartOf } from './chart.ts'
 import { missingDrivers } from './drivers.ts'
 import { whyNoLink } from './link.ts'
@@ -38,6 +39,7 @@ const USAGE = `usage: npm run bench -- [options]
   --out FOLDER         write BENCH.md, bench.json and bench.svg there (a whole run writes docs/)
   --connections N      of seekcache to the origin, at most (8)
   --trace FOLDER       write what each turn asked of the origin, and when
+  --patience MINUTES   for measuring again what the machine below has disturbed, in all (60; with --quick 5)
 
 Options with NAME may be repeated.
 `
@@ -52,6 +54,7 @@ async function main(): Promise<void> {
       out: { type: 'string' },
       trace: { type: 'string' },
       connections: { type: 'string' },
+      patience: { type: 'string' },
       ...many('link', 'driver', 'player', 'format', 'part'),
     },
   })
@@ -75,18 +78,20 @@ async function main(): Promise<void> {
   const sizeOf = (format: FormatName): number => film.files[format].sizeBytes
   const noLink = whyNoLink()
   if (noLink !== undefined) say(`no link is emulated: ${noLink}`)
+  const calm = new Calm(Number(values.patience ?? (isQuick ? 5 : 60)) * 60_000, say)
   const options = {
     film,
     effort,
+    calm,
     onProgress: say,
     ...(values.trace === undefined ? {} : { traceDir: path.resolve(values.trace) }),
     ...(values.connections === undefined ? {} : { connections: Number(values.connections) }),
   }
   const isLinked = (part: (typeof PARTS)[number]): boolean => parts.includes(part) && noLink === undefined
-  const loopback = parts.includes('loopback') ? await runLoopback(film, effort.loopbackRounds, say) : undefined
-  const download = isLinked('download') ? await runDownloads(film, effort.rounds) : undefined
-  const storm = isLinked('storm') ? await runStorms(film, effort.storms) : undefined
-  const http2 = isLinked('http2') ? await runHttp2(film, effort) : undefined
+  const loopback = parts.includes('loopback') ? await runLoopback(film, effort.loopbackRounds, calm, say) : undefined
+  const download = isLinked('download') ? await runDownloads(options) : undefined
+  const storm = isLinked('storm') ? await runStorms(options) : undefined
+  const http2 = isLinked('http2') ? await runHttp2(options) : undefined
   const turns = isLinked('seeks') ? await runCombinations(combinationsOf(selection), options) : []
 
   const summary: Summary = {
@@ -95,6 +100,7 @@ async function main(): Promise<void> {
     machine: machine(),
     versions: versions(),
     filmMegabytes: sizeOf('mkv') / 1e6,
+    stolen: calm.stolen,
     rows: rowsOf(turns, sizeOf),
     ...(noLink === undefined ? {} : { whyNoLink: noLink }),
     ...(storm === undefined ? {} : { storm }),

@@ -1,9 +1,12 @@
 /** The summary for people: tables in Markdown, which are also what the terminal shows. */
+import { MAX_STOLEN_SHARE } from './calm.ts'
 import { DRIVERS, type Effort, FILM, type LinkName, LINKS, PLAYERS } from './matrix.ts'
+import type { Download, DownloadResult } from './download.ts'
+import type { Http2Result } from './http2.ts'
 import type { Compared, FirstBytes } from './loopback.ts'
 import { median, spreadOf } from './statistics.ts'
 import { type Seek, STORM_SEEKS } from './storm.ts'
-import type { Row, Summary } from './summary.ts'
+import type { Row, Stolen, Summary } from './summary.ts'
 
 /** The tables alone. */
 export function tablesOf(summary: Summary): string {
@@ -22,12 +25,12 @@ export function markdownOf(summary: Summary, effort: Effort): string {
     '# Measurements',
     `Made by \`npm run bench\`${summary.isQuick ? ' with `--quick`' : ''} on ${summary.date}: ${summary.machine}; ${versions}.`,
     '![Opens and cold seeks over the main link](bench.svg)',
-    methodOf(effort),
+    methodOf(effort, summary.stolen),
     tablesOf(summary),
   ].join('\n\n')}\n`
 }
 
-function methodOf(effort: Effort): string {
+function methodOf(effort: Effort, stolen: Stolen): string {
   const links = Object.values(LINKS).map((l) => `${l.rttMs} ms and ${l.megabitsPerSecond} Mbit/s`).join(', or ')
   const seeks = effort.places.length
   return `## How
@@ -48,6 +51,8 @@ ${seeks} places to seek to, in descending order, so that none has been read ahea
   reads ahead all the time, so this grows with the time between seeks, and what one sitting has not read ahead the next one does.
 - **÷ film**: the three together ÷ the size of the film.
 - **CPU s**, **RSS MB**: processor time and peak memory of the cache's processes in a round.
+- A measurement while which the machine below took away more than ${percent(MAX_STOLEN_SHARE)} of the processor time is made again, whatever came
+  out. So were ${stolen.repeats} of them; of those that count the median lost ${percent(stolen.medianShare)}, the worst ${percent(stolen.worstShare)}.
 
 Drivers:
 
@@ -56,6 +61,10 @@ ${list(DRIVERS)}
 Players:
 
 ${list(PLAYERS)}`
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(0)} %`
 }
 
 function list(words: Readonly<Record<string, string>>): string {
@@ -90,24 +99,26 @@ function linkTable(rows: readonly Row[]): string {
 
 function stormTable({ storm }: Summary): string[] {
   if (storm === undefined) return []
+  const [alone, last] = [storm.flatMap((round) => round.alone), storm.map((round) => round.last)]
   const row = (name: string, seeks: readonly Seek[]): string[] =>
     [name, spread(seeks.map(({ pictureMs }) => pictureMs)), spread(seeks.map(({ mebibyteMs }) => mebibyteMs))]
   const { rttMs, megabitsPerSecond } = LINKS.main
   const boundMegabytes = ((STORM_SEEKS - 1) * ((rttMs / 1000) * megabitsPerSecond * 125_000 + 256 * 1024)) / 1e6
   return [
     `## ${titleOf('main')}: ${STORM_SEEKS} seeks in 10 s\n\nThrough the proxy, ms from the request to its first 256 KiB and to its first MiB. The ${
-      STORM_SEEKS - 1} seeks before the last moved ${median(storm.movedBytes.map((bytes) => bytes / 1e6)).toFixed(0)} MB over the link (median of ${
-      storm.movedBytes.length} storms); one round trip of the link's rate and 256 KiB for each would be ${boundMegabytes.toFixed(0)} MB.\n\n${table(
+      STORM_SEEKS - 1} seeks before the last moved ${median(storm.map(({ movedBytes }) => movedBytes / 1e6)).toFixed(0)} MB over the link (median of ${
+      storm.length} storms); one round trip of the link's rate and 256 KiB for each would be ${boundMegabytes.toFixed(0)} MB.\n\n${table(
       ['', '256 KiB', '1 MiB'],
-      [row('a seek alone', storm.alone), row('the last of the storm', storm.last)],
+      [row('a seek alone', alone), row('the last of the storm', last)],
     )}`,
   ]
 }
 
 function http2Table({ http2 }: Summary): string[] {
   if (http2 === undefined) return []
-  const rows = [['256 KiB by curl, hot connection', http2.curl], ['playbin through the proxy', http2.proxy], ['playbin with the element', http2.element]] as const
-  const best = median(http2.curl)
+  const of = (who: keyof Http2Result): number[] => http2.flatMap((round) => round[who])
+  const rows = [['256 KiB by curl, hot connection', of('curl')], ['playbin through the proxy', of('proxy')], ['playbin with the element', of('element')]] as const
+  const best = median(of('curl'))
   return [
     `## ${titleOf('main')}: HTTP/2\n\nCold seeks, MKV, an origin with TLS and HTTP/2.\n\n${table(
       ['', 'ms', '÷ curl'],
@@ -129,7 +140,8 @@ function spread(samples: readonly number[]): string {
 
 function downloadTable({ download }: Summary): string[] {
   if (download === undefined) return []
-  const rows = [['curl from the origin', download.direct], ['curl through the proxy', download.proxy], ['the same again', download.proxyAgain]] as const
+  const of = (which: keyof DownloadResult): Download[] => download.map((round) => round[which])
+  const rows = [['curl from the origin', of('direct')], ['curl through the proxy', of('proxy')], ['the same again', of('proxyAgain')]] as const
   const body = rows.map(([name, runs]) => [
     name,
     median(runs.map(({ seconds }) => seconds)).toFixed(2),

@@ -13,17 +13,18 @@ export interface StormTask {
   readonly url: string
   readonly device: string
   readonly sizeBytes: number
-  readonly rounds: number
+  readonly round: number
 }
 
+/** One round. */
 export interface StormResult {
-  /** ms to the first 256 KiB, and to the first MiB, of a seek alone. */
   readonly alone: readonly Seek[]
-  readonly last: readonly Seek[]
+  readonly last: Seek
   /** Bytes over the link from the storm's first seek until its last. */
-  readonly movedBytes: readonly number[]
+  readonly movedBytes: number
 }
 
+/** ms to the first 256 KiB, and to the first MiB. */
 export interface Seek {
   readonly pictureMs: number
   readonly mebibyteMs: number
@@ -38,27 +39,25 @@ const ALONE_SEEKS = 4
 const PICTURE_BYTES = 256 * 1024
 
 async function run(task: StormTask): Promise<StormResult> {
-  const result = { alone: [] as Seek[], last: [] as Seek[], movedBytes: [] as number[] }
-  for (let round = 0; round < task.rounds; round++) {
-    await using driver = await START['seekcache-proxy'](task)
-    const at = (share: number): Reading => new Reading(driver.uri, Math.floor(task.sizeBytes * share))
-    await seekAlone(at(0)) // opens
-    // What is read ahead of these is above the places of the storm.
-    for (let i = 0; i < ALONE_SEEKS; i++) result.alone.push(await seekAlone(at(0.97 - 0.03 * i)))
-    const before = receivedBytes(task.device)
-    let reading: Reading | undefined
-    const startedAt = performance.now()
-    for (let i = 0; i < STORM_SEEKS - 1; i++) {
-      reading?.end()
-      reading = at(shuffledPlace(i, round))
-      reading.seek.catch(() => {}) // given up
-      await setTimeout(Math.max(0, startedAt + (i + 1) * INTERVAL_MS - performance.now()))
-    }
+  await using driver = await START['seekcache-proxy'](task)
+  const at = (share: number): Reading => new Reading(driver.uri, Math.floor(task.sizeBytes * share))
+  await seekAlone(at(0)) // opens
+  const alone: Seek[] = []
+  // What is read ahead of these is above the places of the storm.
+  for (let i = 0; i < ALONE_SEEKS; i++) alone.push(await seekAlone(at(0.97 - 0.03 * i)))
+  const before = receivedBytes(task.device)
+  let reading: Reading | undefined
+  const startedAt = performance.now()
+  for (let i = 0; i < STORM_SEEKS - 1; i++) {
     reading?.end()
-    result.movedBytes.push(receivedBytes(task.device) - before)
-    result.last.push(await seekAlone(at(shuffledPlace(STORM_SEEKS - 1, round))))
+    reading = at(shuffledPlace(i, task.round))
+    reading.seek.catch(() => {}) // given up
+    await setTimeout(Math.max(0, startedAt + (i + 1) * INTERVAL_MS - performance.now()))
   }
-  return result
+  reading?.end()
+  const movedBytes = receivedBytes(task.device) - before
+  const last = await seekAlone(at(shuffledPlace(STORM_SEEKS - 1, task.round)))
+  return { alone, last, movedBytes }
 }
 
 /** Places apart by more than a tenth of a second of the link, in no order: 37 and 100 have no common divisor. */

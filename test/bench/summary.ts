@@ -30,17 +30,27 @@ export interface Row {
   readonly peakRssMegabytes?: number
 }
 
+/** Processor time that the machine below took away. */
+export interface Stolen {
+  /** Of what was wanted, in the median and in the worst of the measurements that count. */
+  readonly medianShare: number
+  readonly worstShare: number
+  /** Measurements that were made again for it. */
+  readonly repeats: number
+}
+
 export interface Summary {
   readonly date: string
   readonly isQuick: boolean
   readonly machine: string
   readonly versions: Readonly<Record<string, string>>
   readonly filmMegabytes: number
+  readonly stolen: Stolen
   readonly whyNoLink?: string
   readonly rows: readonly Row[]
-  readonly storm?: StormResult
-  readonly http2?: Http2Result
-  readonly download?: DownloadResult
+  readonly storm?: readonly StormResult[]
+  readonly http2?: readonly Http2Result[]
+  readonly download?: readonly DownloadResult[]
   readonly loopback?: LoopbackResult
 }
 

@@ -11,8 +11,9 @@ import type { Film } from '../../src/demo/film.ts'
 import { endWithThisProcess } from '../support/children.ts'
 import { makeCertificate } from '../support/certificate.ts'
 import { within } from '../support/deadline.ts'
+import type { Calm } from './calm.ts'
 import { type Link, startLink } from './link.ts'
-import { type Combination, type DriverName, type Effort, LINKS } from './matrix.ts'
+import { type Combination, type DriverName, type Effort, LINKS, placesOf } from './matrix.ts'
 import { filesOf, type Nginx, type NginxOptions, type OriginRequest, startNginx } from './nginx.ts'
 import type { Step } from './players.ts'
 import type { DownloadResult, DownloadTask } from './download.ts'
@@ -30,6 +31,7 @@ export interface Turn {
 export interface TurnsOptions {
   readonly film: Film
   readonly effort: Effort
+  readonly calm: Calm
   /** A folder for what each turn asked of the origin, and when. */
   readonly traceDir?: string
   /** Of seekcache to the origin, at most. */
@@ -52,7 +54,10 @@ export async function runCombinations(combinations: readonly Combination[], opti
     await using origin = await startOrigin(link, options.film)
     for (const combination of combinations.filter((candidate) => candidate.link === name)) {
       for (let round = 0; round < options.effort.rounds; round++) {
-        for (const driver of combination.drivers) turns.push(await runTurn(link, origin, combination, driver, round, options))
+        for (const driver of combination.drivers) {
+          const title = `${combination.link} ${combination.player} ${combination.format} ${driver} ${round + 1}/${options.effort.rounds}`
+          turns.push(await options.calm.measure(title, async () => await runTurn(link, origin, combination, driver, round, title, options)))
+        }
       }
     }
   }
@@ -60,31 +65,39 @@ export async function runCombinations(combinations: readonly Combination[], opti
 }
 
 /** Over the main link. */
-export async function runDownloads(film: Film, rounds: number): Promise<DownloadResult> {
+export async function runDownloads({ film, effort, calm }: TurnsOptions): Promise<DownloadResult[]> {
   await using link = await startLink(LINKS.main)
   await using origin = await startOrigin(link, film)
-  const task: DownloadTask = { url: `${origin.url}/${film.files.mkv.name}`, device: DEVICE, sizeBytes: DOWNLOAD_BYTES, rounds }
-  return await atClient<DownloadResult>(link, PROGRAMS.download, task)
+  const task: DownloadTask = { url: `${origin.url}/${film.files.mkv.name}`, device: DEVICE, sizeBytes: DOWNLOAD_BYTES }
+  return await inRounds(effort.rounds, calm, 'download', async () => await atClient<DownloadResult>(link, PROGRAMS.download, task))
 }
 
 /** Over the main link. */
-export async function runStorms(film: Film, rounds: number): Promise<StormResult> {
+export async function runStorms({ film, effort, calm }: TurnsOptions): Promise<StormResult[]> {
   await using link = await startLink(LINKS.main)
   await using origin = await startOrigin(link, film)
   const { name, sizeBytes } = film.files.mkv
-  const task: StormTask = { url: `${origin.url}/${name}`, device: DEVICE, sizeBytes, rounds }
-  return await atClient<StormResult>(link, PROGRAMS.storm, task)
+  const task = (round: number): StormTask => ({ url: `${origin.url}/${name}`, device: DEVICE, sizeBytes, round })
+  return await inRounds(effort.storms, calm, 'storm', async (round) => await atClient<StormResult>(link, PROGRAMS.storm, task(round)))
 }
 
 /** Over the main link. */
-export async function runHttp2(film: Film, { rounds, places, dwellSeconds }: Effort): Promise<Http2Result> {
+export async function runHttp2({ film, effort, calm }: TurnsOptions): Promise<Http2Result[]> {
   await using link = await startLink(LINKS.main)
   await using certificate = await makeCertificate({ names: `IP:${link.originAddress}` })
   await using _origin = await startOrigin(link, film, { port: SECURE_PORT, ...certificate })
   const { name, sizeBytes } = film.files.mkv
   const url = `https://${link.originAddress}:${SECURE_PORT}/${name}`
-  const task: Http2Task = { url, sizeBytes, authorityFile: certificate.certFile, rounds, placesPercent: places, dwellSeconds }
-  return await atClient<Http2Result>(link, PROGRAMS.http2, task)
+  const { certFile: authorityFile } = certificate
+  const { dwellSeconds } = effort
+  const task = (round: number): Http2Task => ({ url, sizeBytes, authorityFile, placesPercent: placesOf(effort, round), dwellSeconds })
+  return await inRounds(effort.rounds, calm, 'http2', async (round) => await atClient<Http2Result>(link, PROGRAMS.http2, task(round)))
+}
+
+async function inRounds<T>(rounds: number, calm: Calm, name: string, run: (round: number) => Promise<T>): Promise<T[]> {
+  const results: T[] = []
+  for (let round = 0; round < rounds; round++) results.push(await calm.measure(`${name} ${round + 1}/${rounds}`, async () => await run(round)))
+  return results
 }
 
 async function startOrigin(link: Link, film: Film, secure?: NginxOptions['secure']): Promise<Nginx> {
@@ -94,10 +107,9 @@ async function startOrigin(link: Link, film: Film, secure?: NginxOptions['secure
 }
 
 async function runTurn(
-  link: Link, origin: Nginx, combination: Combination, driver: DriverName, round: number, options: TurnsOptions,
+  link: Link, origin: Nginx, combination: Combination, driver: DriverName, round: number, title: string, options: TurnsOptions,
 ): Promise<Turn> {
   const { effort, film, traceDir, connections, onProgress } = options
-  const title = `${combination.link} ${combination.player} ${combination.format} ${driver} ${round + 1}/${effort.rounds}`
   const task: TurnTask = {
     driver,
     player: combination.player,
@@ -105,7 +117,7 @@ async function runTurn(
     file: film.files[combination.format].path,
     device: DEVICE,
     opens: effort.opens,
-    placesPercent: effort.places.filter((_, i) => i % effort.rounds === round),
+    placesPercent: placesOf(effort, round),
     dwellSeconds: effort.dwellSeconds,
     againDwellSeconds: effort.againDwellSeconds,
     ...(traceDir === undefined ? {} : { logLevel: 'debug' }),
