@@ -2,9 +2,13 @@
  * On a virtual machine the processors may be taken away at any time, for the guests beside it. What was measured meanwhile is
  * nobody's figure, so it is measured again, whatever it was: the kernel's count of stolen time alone decides.
  */
+import { spawn, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 
+import { endWithThisProcess } from '../support/children.ts'
+import { tempDir } from '../support/temp-dir.ts'
 import { median } from './statistics.ts'
 import type { Stolen } from './summary.ts'
 
@@ -12,6 +16,24 @@ import type { Stolen } from './summary.ts'
 export const MAX_STOLEN_SHARE = 0.1
 /** Before the next try. Such times last from seconds to minutes. */
 const PAUSE_MS = 15_000
+
+const SOURCE = fileURLToPath(new URL('awake.c', import.meta.url))
+
+/** Until it is disposed of no processor idles; everything else goes first. */
+export async function keepAwake(): Promise<AsyncDisposable> {
+  const folder = await tempDir('seekcache-awake')
+  const program = folder.file('awake')
+  const { status, stderr, error } = spawnSync('cc', ['-O2', '-o', program, SOURCE], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`awake.c is not compiled: ${error?.message ?? stderr}`)
+  const child = spawn(program, [], { stdio: 'ignore' })
+  endWithThisProcess(child)
+  return {
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL')
+      await folder.remove()
+    },
+  }
+}
 
 /** Of all processors, in the kernel's ticks. */
 interface Ticks {

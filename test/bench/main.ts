@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util'
 import { makeFilm } from '../../src/demo/film.ts'
 import { VERSION } from '../../src/version.ts'
 import { MEDIA_DIR } from '../support/media.ts'
-import { Calm } from './calm.ts'
+import { Calm, keepAwake } from './calm.ts'
 import { chartOf } from './chart.ts'
 import { missingDrivers } from './drivers.ts'
 import { whyNoLink } from './link.ts'
@@ -78,6 +78,7 @@ async function main(): Promise<void> {
   const sizeOf = (format: FormatName): number => film.files[format].sizeBytes
   const noLink = whyNoLink()
   if (noLink !== undefined) say(`no link is emulated: ${noLink}`)
+  await using _awake = noLink === undefined ? await keepAwake() : undefined
   const calm = new Calm(Number(values.patience ?? (isQuick ? 5 : 60)) * 60_000, say)
   const options = {
     film,

@@ -1,0 +1,34 @@
+// awake: keeps every processor from falling asleep, at the priority that gives way to everything else.
+//
+// A virtual machine's processor that idles is given to other guests, and comes back late: the turn of whoever was waked is
+// late by that, by milliseconds on a busy machine. Ends with whoever started it.
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();  // leaves the core to its other thread
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+int main(void) {
+  const pid_t starter = getppid();
+  const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  const struct sched_param lowest = {0};
+  if (sched_setscheduler(0, SCHED_IDLE, &lowest) != 0) return 1;
+  for (long i = 0; i < processors; i++) {
+    if (i < processors - 1 && fork() != 0) continue;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (i == processors - 1 && getppid() != starter) return 1;
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET((int)i, &own);
+    sched_setaffinity(0, sizeof own, &own);
+    for (;;) relax();
+  }
+}
