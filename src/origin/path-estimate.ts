@@ -43,6 +43,10 @@ const FAST_GROWTH = 1.5
 const RISING = 1.2
 const FAST_ROUND_TRIPS = 1.25
 const SLOW_GROWTH_ROUND_TRIPS = 0.15
+/**
+ * A long queue is brought to between short and long, by what stands in it (Little's law), at most by so much in a span. All of
+ * it at once left the link idle in two spans of three: asked for was what fills it without a queue, then too much again.
+ */
 const SHRINKAGE = 0.7
 /** More asked for at a time brings no more: a request's own round trip is then less than a tenth of its time. */
 const MAX_ROUND_TRIPS_ASKED = 16
@@ -181,12 +185,23 @@ export class PathEstimate {
     const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
     if (isFirst && this.#isQueueShort(meanMs)) this.#askedBytes = Math.min(STARTUP_GAIN * this.bandwidthDelayBytes, INITIAL_RATE * INITIAL_RTT_MS)
     if (!span.isFull || span.isUrgent || this.#isEased) return
-    if (meanMs - this.#rtt > LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms) this.#askedBytes = this.#asked * SHRINKAGE
-    else if (isUnfilled) this.#askedBytes = this.#grown(isRising)
+    const excessMs = meanMs - this.#rtt - this.#long
+    if (excessMs > 0) {
+      const surplusBytes = (excessMs + (this.#long - this.#short) / 2) * rate
+      this.#askedBytes = Math.max(this.#asked - surplusBytes, this.#asked * SHRINKAGE)
+    } else if (isUnfilled) this.#askedBytes = this.#grown(isRising)
   }
 
   #isQueueShort(firstByteMs: number): boolean {
-    return firstByteMs - this.#rtt < SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms
+    return firstByteMs - this.#rtt < this.#short
+  }
+
+  get #short(): number {
+    return SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms
+  }
+
+  get #long(): number {
+    return LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms
   }
 
   #watchRoundTrip({ firstBytesMs }: Span, nowMs: number): void {
