@@ -27,6 +27,9 @@ export async function keepAwake(): Promise<AsyncDisposable> {
   if (status !== 0) throw new Error(`awake.c is not compiled: ${error?.message ?? stderr}`)
   const child = spawn(program, [], { stdio: 'ignore' })
   endWithThisProcess(child)
+  child.once('exit', (code) => {
+    if (code !== null) throw new Error(`awake left with ${code}: nothing keeps the processors from idling`)
+  })
   return {
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGKILL')
