@@ -57,6 +57,26 @@ test('opening tells size, type, validator and URLs; reading gives the right byte
   assert.deepEqual(await collect(media, 50_000_000, 60_000_000), Buffer.alloc(0))
 })
 
+test('who reads on in what is cached is known to be there: what is not is asked for before it is read', async () => {
+  const cachedBytes = 34_000_000
+  const script: Script = ({ range }) => ((range?.end ?? CONTENT.sizeBytes) > cachedBytes + 2_000_000 ? { kind: 'head-held' } : undefined)
+  await using origin = await startFaultOrigin({ content: CONTENT, etag: '"v1"', script })
+  await using host = await startHost({ args: PATIENT })
+  {
+    await using cache = await connectTo(host)
+    await collect(await cache.open(origin.url('film.mkv')), 0, cachedBytes)
+  }
+  await host.restart()
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  const before = origin.requests.length
+  const reading = media.read(0)
+  const [, cachedEnd] = media.present()[0]!
+  for (let position = 0; position < cachedEnd - CHUNK_BYTES; ) position += (await reading.next()).value!.length
+  await origin.when('it is asked for', ({ requests }) => requests.slice(before).some(({ range }) => (range?.end ?? 0) > cachedEnd))
+  await reading.return()
+})
+
 test('fetchAll brings the whole file into the cache, with progress, and present tells it', async () => {
   await using origin = await startFaultOrigin({ content: CONTENT, etag: '"v1"' })
   await using host = await startHost({ args: PATIENT })

@@ -161,7 +161,7 @@ export class RemoteMedia implements AsyncDisposable {
       options.signal?.throwIfAborted()
       const known = await file.read(position, wanted)
       if (known !== undefined) {
-        this.#tell({ type: 'position', reader, position: position + known.length })
+        if (position + known.length < limit) this.#tell({ type: 'position', reader, position: position + known.length })
         return known
       }
       const failure = file.takeFailure()
@@ -173,14 +173,15 @@ export class RemoteMedia implements AsyncDisposable {
           if (this.size !== undefined) throw protocolError('the host sees an end in the middle')
           return undefined
         }
-        const { start } = located.answer
-        const end = located.answer.type === 'data' ? start + located.answer.lengthBytes : located.answer.end
-        const lastEnd = (located.answer.type === 'extent' && located.answer.next?.at(-1)?.end) || end
+        const { answer, raw } = located
+        const { start } = answer
+        const end = answer.type === 'data' ? start + answer.lengthBytes : answer.end
+        const lastEnd = answer.type === 'data' ? end : (answer.next?.at(-1)?.end ?? end)
         if (position < start || position >= end || lastEnd > (this.size ?? Number.MAX_SAFE_INTEGER)) {
           throw protocolError('the host answered with other bytes than those asked for')
         }
-        if (located.answer.type === 'data') return located.raw!.subarray(position - start, position - start + wanted)
-        await file.useExtent(located.answer)
+        if (answer.type === 'data') return raw!.subarray(position - start, position - start + wanted)
+        await file.useExtent(answer)
       } catch (error) {
         if (!isCode(error, 'ERR_SEEKCACHE_HOST_UNAVAILABLE') || ++losses > MAX_HOST_LOSSES) throw error
         await this.reopen(options.signal)
