@@ -104,6 +104,22 @@ const std::string kOpened =
     "{\"id\":1,\"type\":\"opened\",\"session\":\"s1\",\"sizeBytes\":100,\"contentType\":null,\"validator\":null,"
     "\"generation\":\"g\",\"isSeekable\":true,\"proxyUrl\":\"\",\"fileName\":\"f\"}\n";
 
+// What every host says first.
+void greet(int fd) {
+  readLine(fd);
+  say(fd, kHello);
+  readLine(fd);
+  say(fd, kOpened);
+}
+
+Result<std::unique_ptr<CacheReader>> openAt(const ScriptedHost &host, std::chrono::seconds timeout = std::chrono::seconds(60)) {
+  ReaderOptions options;
+  options.socketPath = host.path();
+  options.mayStartHost = false;
+  options.timeout = timeout;
+  return CacheReader::open("http://h/f", {}, options);
+}
+
 Wait shortWait() { return {Clock::now() + std::chrono::seconds(10), nullptr, TimePoint::max(), nullptr}; }
 
 template <typename T>
@@ -270,19 +286,12 @@ void lastWords() {
 // What a read of byte 50 says if the host answers its locate with `answer`.
 std::string readAnsweredWith(const std::string &answer, std::string *read = nullptr) {
   ScriptedHost host([&](int fd) {
-    readLine(fd);
-    say(fd, kHello);
-    readLine(fd);
-    say(fd, kOpened);
+    greet(fd);
     readLine(fd);
     say(fd, answer);
     readLine(fd);
   });
-  ReaderOptions options;
-  options.socketPath = host.path();
-  options.mayStartHost = false;
-  options.timeout = std::chrono::seconds(5);
-  auto opened = CacheReader::open("http://h/f", {}, options);
+  auto opened = openAt(host, std::chrono::seconds(5));
   CHECK(opened.ok());
   char buffer[10];
   auto count = (*opened)->read(50, buffer, 4);
@@ -315,10 +324,7 @@ void hostsThatLeave() {
       readLine(fd);
       say(fd, bytes.substr(0, cut));
     });
-    ReaderOptions options;
-    options.socketPath = host.path();
-    options.mayStartHost = false;
-    auto opened = CacheReader::open("http://h/f", {}, options);
+    auto opened = openAt(host);
     CHECK(opened.ok() == (cut >= kHello.size() + kOpened.size()) || (!opened && opened.error().is(code::kHostUnavailable)));
     if (!opened) continue;
     char buffer[6];
@@ -440,10 +446,7 @@ void filesOutOfReach() {
   for (bool hostSendsData : {true, false}) {
     int asked = 0;
     ScriptedHost host([&](int fd) {
-      readLine(fd);
-      say(fd, kHello);
-      readLine(fd);
-      say(fd, kOpened);
+      greet(fd);
       for (int id = 2; id < 20; id++) {
         std::string line = readLine(fd);
         if (line.empty()) return;
@@ -457,10 +460,7 @@ void filesOutOfReach() {
         }
       }
     });
-    ReaderOptions options;
-    options.socketPath = host.path();
-    options.mayStartHost = false;
-    auto reader = CacheReader::open("http://h/f", {}, options);
+    auto reader = openAt(host);
     CHECK(reader.ok());
     if (!reader) return;
     char buffer[100];
@@ -487,20 +487,14 @@ void runsOfFiles() {
       ",\"type\":\"extent\"," + place(0, 'a', 0, 40) + ",\"next\":[{" + place(1, 'b', 40, 60) + "},{" + place(2, 'c', 60, 90) + "}]}\n";
   int asked = 0;
   ScriptedHost host([&](int fd) {
-    readLine(fd);
-    say(fd, kHello);
-    readLine(fd);
-    say(fd, kOpened);
+    greet(fd);
     for (std::string line = readLine(fd); !line.empty(); line = readLine(fd)) {
       if (line.find("locate") == std::string::npos) continue;
       asked++;
       say(fd, "{\"id\":2" + answer);
     }
   });
-  ReaderOptions options;
-  options.socketPath = host.path();
-  options.mayStartHost = false;
-  auto reader = CacheReader::open("http://h/f", {}, options);
+  auto reader = openAt(host);
   CHECK(reader.ok());
   if (!reader) return;
   char buffer[90];
