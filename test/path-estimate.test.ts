@@ -156,6 +156,26 @@ test('what slow start brought first does not hold readahead back; what a queue h
   assert.ok(askedAfter(600, 62) <= 200 * 1024, `${askedAfter(600, 62)} bytes at 5 Mbit/s`)
 })
 
+test('a new link is full soon, though its player seeks at first; what is asked for is twice that at most', () => {
+  // The first bytes of the pieces that opened a film, 80 Mbit/s and 60 ms: eight connections, each with its first window.
+  const opening = [65, 66, 72, 75, 75, 77, 77, 77, 79, 80, 82, 84, 85, 86, 87, 90, 90]
+  const linkBytesPerMs = 10_000
+  const estimate = new PathEstimate()
+  let [mostBytes, fullAtMs] = [0, Number.POSITIVE_INFINITY]
+  for (let nowMs = 0; nowMs < 4_000; nowMs += 10) {
+    const isOpening = nowMs <= 200
+    const bytesPerMs = isOpening ? 1_500 : Math.min(estimate.askedBytes / 62, linkBytesPerMs)
+    if (bytesPerMs === linkBytesPerMs) fullAtMs = Math.min(fullAtMs, nowMs)
+    estimate.onReadahead(!isOpening)
+    if (nowMs < 600) estimate.onUrgentFetch()
+    estimate.onFirstByte(isOpening ? (opening[nowMs / 10] ?? 75) : Math.max(62, estimate.askedBytes / linkBytesPerMs), true)
+    estimate.onBytes(10 * bytesPerMs, nowMs)
+    mostBytes = Math.max(mostBytes, estimate.askedBytes)
+  }
+  assert.ok(fullAtMs <= 1_000, `full after ${fullAtMs} ms`)
+  assert.ok(mostBytes <= 2 * 62 * linkBytesPerMs, `${mostBytes} bytes asked for`)
+})
+
 test('a seek’s small pieces do not shrink readahead', () => {
   const estimate = new PathEstimate({ rttMs: 60, bytesPerMs: 10_000, roundTripsAsked: 1.5 })
   const before = estimate.readahead(8).pieceBytes
