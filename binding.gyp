@@ -45,6 +45,13 @@
         'conditions': [ [ 'OS=="linux"', { 'libraries': [ '-ldl', '-pthread' ] } ] ],
       },
     },
+    # node-gyp-build takes the first addon of a package, by name, for the package's: that one is `seekcache`.
+    {
+      'target_name': 'seekcache_page_cache',
+      'sources': [ 'native/files/page-cache.cc' ],
+      'include_dirs': [ '<!(node -p "require(\'node-addon-api\').include_dir")' ],
+      'defines': [ 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NAPI_VERSION=8' ],
+    },
     {
       'target_name': 'client-test',
       'type': 'executable',

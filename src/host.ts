@@ -11,6 +11,7 @@ import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { layoutOf, prepareLayout, unwritable } from './cache/layout.ts'
+import { whyThreads } from './cache/page-cache.ts'
 import { Store } from './cache/store.ts'
 import type { HostOptions } from './config.ts'
 import type { ListEntry, Status } from './control/protocol.ts'
@@ -71,6 +72,7 @@ export class Host {
     checkSocketPath(options.socketPath)
     await prepareLayout(layoutOf(options.cacheDir))
     const log = openLog()
+    if (whyThreads !== undefined) log[whyThreads.isFault ? 'warn' : 'debug'](`each read of a cached file takes a thread: ${whyThreads.reason}`)
     const telemetry = new Telemetry(log)
     const store = await Store.open({
       dir: options.cacheDir,

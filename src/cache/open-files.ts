@@ -8,6 +8,8 @@
 import type { BigIntStats } from 'node:fs'
 import { constants, open, type FileHandle } from 'node:fs/promises'
 
+import { readCached } from './page-cache.ts'
+
 /** Far below the usual limit of 1024 descriptors, and enough for 16 readers on two extents each. */
 const MAX_OPEN_FILES = 64
 
@@ -40,7 +42,7 @@ export class OpenFiles {
   /** Reads into `target`; the length is short only where the file ends. */
   async read(path: string, target: Buffer, position: number): Promise<number> {
     return await this.#use(path, async (handle) => {
-      let done = 0
+      let done = readCached(handle.fd, target, position)
       while (done < target.length) {
         const { bytesRead } = await handle.read(target, done, target.length - done, position + done)
         if (bytesRead === 0) break

@@ -11,7 +11,7 @@
 // any other failed write overruns its buffer and may end the process. A full disk says so when it is asked for its free space,
 // a read-only one when it is asked for access, so nothing should get that far.
 //
-// Only what Node and LMDB call is wrapped. One lock is held over each operation and its record, so that their orders agree.
+// Only what Node, LMDB and the addon call is wrapped. One lock is held over each operation and its record, so that their orders agree.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -180,6 +180,15 @@ ssize_t write(int fd, const void *bytes, size_t length) {
 ssize_t pread64(int fd, void *bytes, size_t length, off64_t offset) {
   if (is_file_of_ours(fd) && fails_on(fd, READ)) return -1;
   return REAL(pread64)(fd, bytes, length, offset);
+}
+
+// A read that does not wait: where reads are to fail it has nothing, as with a disk that fails, and the one that follows it counts.
+ssize_t preadv64v2(int fd, const struct iovec *data, int count, off64_t offset, int flags) {
+  if (is_file_of_ours(fd) && control != NULL && (control->kinds & READ) != 0) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return REAL(preadv64v2)(fd, data, count, offset, flags);
 }
 
 static int noted_sync(int fd, int result) {
