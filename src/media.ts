@@ -110,7 +110,7 @@ export class MediaLibrary {
     if (media.kind === 'passthrough') return media.stream.close()
     const opened = this.#opened.get(media)
     if (opened === undefined || --opened.users > 0) return
-    media.abandoned.abort(cancelled('the opening'))
+    if (!media.abandoned.signal.aborted) media.abandoned.abort(cancelled('the opening'))
     opened.filler?.abort(cancelled('the fill'))
     this.#linger(opened)
   }

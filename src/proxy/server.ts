@@ -64,6 +64,7 @@ export class Proxy {
   readonly #messages: PlayerMessages
   readonly #connections = new Connections(maxConnections(descriptorLimit()))
   #requests = 0
+  #port = 0
 
   constructor(options: ProxyOptions, parts: ProxyParts) {
     this.#options = options
@@ -87,7 +88,8 @@ export class Proxy {
       const message = `cannot listen on 127.0.0.1:${port} (${cause.message}): choose another with --port, or leave it out`
       throw new SeekCacheError('ERR_SEEKCACHE_USAGE', message, { cause })
     })
-    return (this.#server.address() as AddressInfo).port
+    this.#port = (this.#server.address() as AddressInfo).port
+    return this.#port
   }
 
   async #bind(port: number): Promise<void> {
@@ -146,9 +148,8 @@ export class Proxy {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse, signal: AbortSignal): Promise<void> {
-    const { port } = this.#server.address() as AddressInfo
     const { method, url: target, headers } = request
-    const refusal = refusalOf({ method, target, headers }, port, this.#parts.urls.token)
+    const refusal = refusalOf({ method, target, headers }, this.#port, this.#parts.urls.token)
     if (refusal !== undefined) return refuse(response, refusal)
     if (this.#requests > MAX_REQUESTS) return send(response, problem(503, `more than ${MAX_REQUESTS} requests at a time`))
     const [, , kind, ...rest] = (target ?? '').split('/')
