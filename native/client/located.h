@@ -38,8 +38,8 @@ class Located {
   Copied copy(int64_t offset, char *buffer, std::size_t length);
 
  private:
-  // An extent is 16 MiB, so this spans half a GiB of positions that cost no question.
-  static constexpr std::size_t kMaxExtents = 32;
+  // An extent is 16 MiB, so this spans a GiB of positions that cost no question: two answers of a host that tells of 32.
+  static constexpr std::size_t kMaxExtents = 64;
   // Two streams far apart in a badly interleaved file, each across an extent's border.
   static constexpr std::size_t kMaxFiles = 4;
 

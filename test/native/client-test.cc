@@ -426,13 +426,13 @@ void readersOfRuns() {
     TimePoint now = Clock::now();
     int told = 0;
     runs.choose(0);
-    for (int i = 1; i <= 64; i++) {
+    for (int i = 1; i <= 512; i++) {
       runs.advance(i * kMiB);
       told += runs.takeNews(now) ? 1 : 0;
     }
     CHECK(told == 8);
-    runs.advance(64 * kMiB + 100);
-    now += std::chrono::milliseconds(2);
+    runs.advance(512 * kMiB + 100);
+    now += std::chrono::milliseconds(10);
     CHECK(runs.takeNews(now) && !runs.takeNews(now));
   }
 }
