@@ -66,3 +66,17 @@ test('a read gives the same bytes from the page cache, from the disk, and from b
   }
   await files.close()
 })
+
+test('who reads on and on what is in the page cache lets other things happen', async () => {
+  await using dir = await tempDir()
+  const { path } = await cachedFile(dir.path)
+  const files = new OpenFiles()
+  let reads = 0
+  let readsUntilTurn: number | undefined
+  const target = Buffer.alloc(10)
+  await files.read(path, target, 0) // opens it
+  setImmediate(() => (readsUntilTurn = reads))
+  for (; reads < 1_000; reads++) await files.read(path, target, 0)
+  assert.ok(readsUntilTurn !== undefined && readsUntilTurn < 100, `${readsUntilTurn} reads`)
+  await files.close()
+})

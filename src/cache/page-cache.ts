@@ -13,6 +13,12 @@ interface PageCache {
 
 /** Copied in some 20 us; a longer read is left to a thread, which works beside this one. */
 const MAX_BYTES = 128 * 1024
+/**
+ * In one turn of the event loop at most so much, less than 1 ms, and a short read counts as much as a chunk: who reads on and on
+ * would else let nothing else happen, no timer and no socket (a process that did was taken for one that hangs).
+ */
+const MAX_TURN_BYTES = 2 * 1024 * 1024
+const MIN_COUNTED_BYTES = 64 * 1024
 
 const loaded = load()
 
@@ -21,8 +27,18 @@ export const whyThreads: { readonly reason: string; readonly isFault: boolean } 
 
 /** @returns the bytes read, perhaps none: the rest has to be read as ever */
 export function readCached(fd: number, target: Buffer, position: number): number {
-  if (loaded.readNow === undefined || target.length > MAX_BYTES) return 0
+  if (loaded.readNow === undefined || target.length > MAX_BYTES || !takeOfTurn(target.length)) return 0
   return loaded.readNow(fd, target, position)
+}
+
+let turnBytes = 0
+
+/** @returns whether so much may still be read in this turn */
+function takeOfTurn(lengthBytes: number): boolean {
+  if (turnBytes >= MAX_TURN_BYTES) return false
+  if (turnBytes === 0) setImmediate(() => (turnBytes = 0))
+  turnBytes += Math.max(lengthBytes, MIN_COUNTED_BYTES)
+  return true
 }
 
 function load(): PageCache & { readonly whyThreads?: typeof whyThreads } {
