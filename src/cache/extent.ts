@@ -108,6 +108,10 @@ export class Extent {
     return getBit(this.#unverified, chunk)
   }
 
+  get hasUnverified(): boolean {
+    return this.#unverifiedCount > 0
+  }
+
   markVerified(chunk: number): void {
     if (!getBit(this.#unverified, chunk)) return
     setBit(this.#unverified, chunk, false)

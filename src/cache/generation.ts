@@ -217,7 +217,7 @@ export class Generation {
     if (!extent.isFileChecked && !(await this.#extents.check(extent))) return 'lost'
     if (!extent.has(first)) return 'gone'
     let last = Math.min(extent.endOfRun(first), Math.ceil((position + maxBytes - extent.start) / CHUNK_BYTES))
-    for (let chunk = first; chunk < last; chunk++) {
+    for (let chunk = first; chunk < last && (chunk === first || extent.hasUnverified); chunk++) {
       if (!extent.isUnverified(chunk) && !(chunk === first && this.#extents.isCheckDue())) continue
       if (chunk >= first + MAX_CHUNKS_PER_CHECK) {
         last = chunk
