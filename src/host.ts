@@ -68,10 +68,10 @@ export class Host {
    * @throws ERR_SEEKCACHE_CACHE_LOCKED where the directory has a host, _CACHE_UNWRITABLE, _CACHE_FORMAT, and _USAGE for a
    * socket path or a port that cannot be had
    */
-  static async start(options: HostOptions, openLog: () => Logger): Promise<Host> {
+  static async start(options: HostOptions, openLog: () => Promise<Logger>): Promise<Host> {
     checkSocketPath(options.socketPath)
     await prepareLayout(layoutOf(options.cacheDir))
-    const log = openLog()
+    const log = await openLog()
     if (whyThreads !== undefined) log[whyThreads.isFault ? 'warn' : 'debug'](`each read of a cached file takes a thread: ${whyThreads.reason}`)
     const telemetry = new Telemetry(log)
     const store = await Store.open({

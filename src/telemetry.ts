@@ -6,8 +6,9 @@
  */
 
 import { pino, type Logger } from 'pino'
-import pretty from 'pino-pretty'
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type * as prom from 'prom-client'
+
+import { partsOf } from './package-parts.ts'
 
 export type { Logger } from 'pino'
 
@@ -20,12 +21,22 @@ export interface LogTarget {
 }
 
 /** Human lines on a terminal, JSON lines otherwise; never on standard output, which is for data. */
-export function createLogger(target: LogTarget): Logger {
+export async function createLogger(target: LogTarget): Promise<Logger> {
   const options = { level: target.level, base: null }
   if (target.file !== undefined) return pino(options, pino.destination({ dest: target.file, mode: 0o600, sync: false }))
-  if (process.stderr.isTTY) return pino(options, pretty({ destination: 2, ignore: 'pid,hostname', sync: true }))
+  if (process.stderr.isTTY) {
+    const { default: pretty } = await import('pino-pretty') // 25 ms, which a host in the background does not need
+    return pino(options, pretty({ destination: 2, ignore: 'pid,hostname', sync: true }))
+  }
   return pino(options, pino.destination({ dest: 2, sync: true }))
 }
+
+const { Counter, Gauge, Histogram, Registry } = partsOf<typeof prom, 'Counter' | 'Gauge' | 'Histogram' | 'Registry'>('prom-client', {
+  Counter: 'lib/counter.js',
+  Gauge: 'lib/gauge.js',
+  Histogram: 'lib/histogram.js',
+  Registry: 'lib/registry.js',
+})
 
 /** From a cached byte (ms) to an origin that takes half a minute. */
 const SECONDS_BUCKETS = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -72,7 +83,7 @@ export class Telemetry {
     this.log = log
   }
 
-  #usedBytesGauge(): Gauge {
+  #usedBytesGauge(): prom.Gauge {
     const telemetry = this
     return new Gauge({
       name: 'seekcache_used_bytes', help: 'Disk bytes of extent files', ...this.#of,

@@ -20,7 +20,7 @@ const ROWS: readonly (readonly RegExp[])[] = [
   [/^(probe|prefetch|filler)\.ts$/],
   [/^schedule\//],
   [/^origin\//, /^cache\//, /^proxy\//],
-  [/^bytes\//, /^control\/(protocol|listing)\.ts$/, /^(deferred|errors|telemetry|config|version|resource-spec)\.ts$/],
+  [/^bytes\//, /^control\/(protocol|listing)\.ts$/, /^(deferred|errors|telemetry|config|version|resource-spec|package-parts)\.ts$/],
 ]
 
 function rowOf(file: string): number {
@@ -31,7 +31,7 @@ function rowOf(file: string): number {
 
 function imports(file: string): string[] {
   const text = readFileSync(join(SRC, file), 'utf8')
-  return [...text.matchAll(/(?:from|import)\s+'(\.[^']+)'/g)].map((match) => relative(SRC, resolve(SRC, dirname(file), match[1]!)))
+  return [...text.matchAll(/(?:from |import ?\(?)'(\.[^']+)'/g)].map((match) => relative(SRC, resolve(SRC, dirname(file), match[1]!)))
 }
 
 const files = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))

@@ -3,8 +3,6 @@
  * there is none; `status` and `stop` are about a running one.
  */
 
-import { SingleBar } from 'cli-progress'
-
 import { connect, type Cache } from '../client/cache.ts'
 import { formatSize } from '../config.ts'
 import type { Header } from '../control/protocol.ts'
@@ -40,7 +38,7 @@ export async function fetch(url: string, flags: ClientFlags): Promise<void> {
   await withCache(flags, true, async (cache) => {
     const { signal } = controller
     const media = await cache.open(url, { signal, headers: flags.header ?? [] })
-    const progress = showProgress(media.fileName, flags.json === true)
+    const progress = await showProgress(media.fileName, flags.json === true)
     try {
       await media.fetchAll({ signal, onProgress: ({ presentBytes, sizeBytes }) => progress.show(presentBytes, sizeBytes) })
     } finally {
@@ -56,13 +54,14 @@ interface Progress {
   end(): void
 }
 
-function showProgress(name: string, isJson: boolean): Progress {
+async function showProgress(name: string, isJson: boolean): Promise<Progress> {
   if (isJson) {
     const show = (presentBytes: number, sizeBytes: number): void =>
       void process.stdout.write(`${JSON.stringify({ event: 'progress', presentBytes, sizeBytes })}\n`)
     return { show, end: () => {} }
   }
   if (process.stderr.isTTY) {
+    const { SingleBar } = await import('cli-progress')
     const bar = new SingleBar({ format: '{bar} {percentage}% | {have} of {all} | {eta_formatted} left', hideCursor: true, stream: process.stderr })
     let isStarted = false
     const show = (presentBytes: number, sizeBytes: number): void => {

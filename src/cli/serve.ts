@@ -53,9 +53,9 @@ export async function serve(flags: ServeFlags): Promise<number> {
   const options = hostOptions(flags)
   let host: Host
   try {
-    host = await Host.start(options, () => {
+    host = await Host.start(options, async () => {
       const file = flags.background === true ? logFile(options.cacheDir) : undefined
-      return createLogger({ level: flags.logLevel, file })
+      return await createLogger({ level: flags.logLevel, file })
     })
   } catch (error) {
     return await reportFailure(flags, options, error)

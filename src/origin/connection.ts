@@ -6,10 +6,11 @@
  */
 
 import type { Socket } from 'node:net'
-import { Client, type buildConnector, type Dispatcher } from 'undici'
+import type { buildConnector, Dispatcher } from 'undici'
 
 import type { CarrierEvents, Exchange, ExchangeObserver, OutgoingRequest } from './exchange.ts'
 import { SendWindow } from './send-window.ts'
+import { Client } from './undici.ts'
 
 /** Idle connections are kept so long unless the origin tells less. */
 const KEEP_ALIVE_MS = 60_000

@@ -1,13 +1,12 @@
 /** The origins that are talked to, each with its connections and what was learned about it. */
 
-import { buildConnector } from 'undici'
-
 import type { Connector } from './connection.ts'
 import type { Carrier, CarrierEvents } from './exchange.ts'
 import { Http1Carrier } from './http1-carrier.ts'
 import type { OriginMemory } from './origin-memory.ts'
 import { OriginPool } from './pool.ts'
 import { SecureCarrier, type Connectors } from './secure-carrier.ts'
+import { buildConnector } from './undici.ts'
 
 /** TCP and TLS handshakes together; beyond it the origin counts as unreachable for this try. */
 const CONNECT_TIMEOUT_MS = 10_000
@@ -66,7 +65,7 @@ export class Transport {
  */
 const OTHER_HOST = 'ERR_TLS_CERT_ALTNAME_INVALID'
 
-function connector(settings: buildConnector.BuildOptions): Connector {
+function connector(settings: Parameters<typeof buildConnector>[0]): Connector {
   const connect = buildConnector(settings)
   return (options, callback) =>
     connect(options, (error, socket) => {

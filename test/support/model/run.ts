@@ -16,6 +16,8 @@ import { randomOf } from '../random.ts'
 import { tempDir } from '../temp-dir.ts'
 import { FILM_BYTES, newLife, World, type Life, type ReadBytes } from './world.ts'
 
+const SILENT = await createLogger({ level: 'silent' })
+
 const MIB = 1024 * 1024
 const MAX_READ_BYTES = 4096
 const DEADLINE_MS = 20_000
@@ -315,7 +317,7 @@ async function openStore(dir: string): Promise<Store> {
 }
 
 function libraryOn(store: Store, transport: Transport): MediaLibrary {
-  const telemetry = new Telemetry(createLogger({ level: 'silent' }))
+  const telemetry = new Telemetry(SILENT)
   return new MediaLibrary({
     store,
     transport,

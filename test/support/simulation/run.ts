@@ -20,7 +20,7 @@ const AFTERWARDS_MS = 120_000
 const MAX_SIZE_BYTES = 20 * 2 ** 30
 const MAX_EVENTS = 300_000
 
-const TELEMETRY = new Telemetry(createLogger({ level: 'silent' }))
+const TELEMETRY = new Telemetry(await createLogger({ level: 'silent' }))
 
 function limitsOf(scenario: Scenario): ScheduleLimits {
   const { maxFetches, initialWindowBytes, maxWindowBytes } = scenario
