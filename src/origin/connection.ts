@@ -1,8 +1,9 @@
 /**
  * One HTTP/1.1 connection to an origin: one request at a time, cancelled at the socket.
  *
- * The only place that knows undici. Its sockets are made here, before undici asks for them, so that a handshake can be done
- * before there is a request, and so that it is known at each moment whether a request would have to wait for one.
+ * The only place that uses undici's client (undici.ts loads it). Its sockets are made here, before undici asks for them, so
+ * that a handshake can be done before there is a request, and so that it is known at each moment whether a request would have
+ * to wait for one.
  */
 
 import type { Socket } from 'node:net'
