@@ -55,6 +55,7 @@ export class Host {
   readonly #proxy: Proxy
   readonly #control: ControlServer
   readonly #startedMs = Date.now()
+  readonly #onBusy: (isBusy: boolean) => void
   #activity = 0
   #idleTimer: NodeJS.Timeout | undefined
   #stopping: Promise<void> | undefined
@@ -65,10 +66,11 @@ export class Host {
 
   /**
    * The log is opened once the directory is there: it may lie in it.
+   * @param onBusy told whether anybody is connected, when it is ready and whenever that changes; leaving is being busy
    * @throws ERR_SEEKCACHE_CACHE_LOCKED where the directory has a host, _CACHE_UNWRITABLE, _CACHE_FORMAT, and _USAGE for a
    * socket path or a port that cannot be had
    */
-  static async start(options: HostOptions, openLog: () => Promise<Logger>): Promise<Host> {
+  static async start(options: HostOptions, openLog: () => Promise<Logger>, onBusy: (isBusy: boolean) => void = () => {}): Promise<Host> {
     checkSocketPath(options.socketPath)
     await prepareLayout(layoutOf(options.cacheDir))
     const log = await openLog()
@@ -90,7 +92,7 @@ export class Host {
       await store.close()
       throw error
     })
-    const host = new Host(options, store, telemetry, token)
+    const host = new Host(options, store, telemetry, token, onBusy)
     try {
       await host.#listen()
     } catch (error) {
@@ -100,8 +102,9 @@ export class Host {
     return host
   }
 
-  private constructor(options: HostOptions, store: Store, telemetry: Telemetry, token: string) {
+  private constructor(options: HostOptions, store: Store, telemetry: Telemetry, token: string, onBusy: (isBusy: boolean) => void) {
     this.options = options
+    this.#onBusy = onBusy
     this.#store = store
     this.#telemetry = telemetry
     this.stopped = new Promise((resolve) => (this.#resolveStopped = resolve))
@@ -178,6 +181,7 @@ export class Host {
 
   async #stop(): Promise<void> {
     clearTimeout(this.#idleTimer)
+    this.#onBusy(true)
     let timer: NodeJS.Timeout | undefined
     const expiry = new Promise<'expired'>((resolve) => (timer = setTimeout(() => resolve('expired'), STOP_LIMIT_MS)))
     const isExpired = (await Promise.race([this.#close(), expiry])) === 'expired'
@@ -213,8 +217,11 @@ export class Host {
   #onActivity(delta: 1 | -1 | 0): void {
     this.#activity += delta
     clearTimeout(this.#idleTimer)
+    if (this.#stopping !== undefined) return
+    const isBusy = this.#activity > 0
+    if (this.#activity === Math.max(delta, 0)) this.#onBusy(isBusy)
     const { idleExitMs } = this.options
-    if (this.#activity > 0 || idleExitMs === undefined || this.#stopping !== undefined) return
+    if (isBusy || idleExitMs === undefined) return
     this.#idleTimer = setTimeout(() => {
       this.#telemetry.log.info('nobody is connected: leaving')
       void this.stop()

@@ -10,6 +10,7 @@ const SRC = resolve(import.meta.dirname, '../src')
 /** From the top down; a file belongs to the first row that matches it. */
 const ROWS: readonly (readonly RegExp[])[] = [
   [/^cli\//, /^index\.ts$/, /^demo\//],
+  [/^rehearsal\.ts$/],
   [/^host\.ts$/],
   [/^client\//],
   [/^control\/(server|connection|wire)\.ts$/],

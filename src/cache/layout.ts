@@ -5,6 +5,7 @@
  *     <dir>/lock                   flock'ed by the host for its lifetime
  *     <dir>/index/                 LMDB: resources, extents, meta; state, salt; index.new, index.damaged: see index-file.ts, index-opening.ts
  *     <dir>/extents/GEN/N-RANDOM   the bytes of extent N of generation GEN, sparse, written at their own offsets
+ *     <dir>/rehearsal/             a cache directory of the host's own, for a moment after its start (rehearsal.ts)
  *     <dir>/probe                  written to a disk that has failed, and removed at once
  *     <dir>/host.json, token, control.sock, host.log   the host's own (host.ts)
  *
@@ -59,6 +60,10 @@ export function freshIndexDir(indexDir: string): string {
 /** Written to a disk that has failed, and removed at once. */
 export function probeFile(layout: Layout): string {
   return join(layout.dir, 'probe')
+}
+
+export function rehearsalDir(layout: Layout): string {
+  return join(layout.dir, 'rehearsal')
 }
 
 export function extentPath(layout: Layout, generation: string, fileName: string): string {

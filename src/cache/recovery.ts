@@ -6,7 +6,7 @@
 import { lstat, readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { freshIndexDir, probeFile, type Layout } from './layout.ts'
+import { freshIndexDir, probeFile, rehearsalDir, type Layout } from './layout.ts'
 
 export interface Named {
   /** Asked after the folder was read: an extent is named before its file is made. */
@@ -42,7 +42,7 @@ export async function removeHalfDone(layout: Layout): Promise<void> {
 /** What exists for a moment only while a host runs. */
 export async function halfDone(layout: Layout): Promise<string[]> {
   const found: string[] = []
-  for (const path of [freshIndexDir(layout.indexDir), probeFile(layout)]) {
+  for (const path of [freshIndexDir(layout.indexDir), probeFile(layout), rehearsalDir(layout)]) {
     if (await lstat(path).then(() => true, () => false)) found.push(path)
   }
   return found

@@ -11,7 +11,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { BACKGROUND_IDLE_EXIT_SECONDS, HOST_DEFAULTS, type HostOptions } from '../config.ts'
 import { isCode, SeekCacheError } from '../errors.ts'
 import { Host, type HostState } from '../host.ts'
-import { createLogger, type LogLevel } from '../telemetry.ts'
+import { Rehearsal } from '../rehearsal.ts'
+import { createLogger, type Logger, type LogLevel } from '../telemetry.ts'
 import { EXIT } from './exit-code.ts'
 
 export interface ServeFlags {
@@ -32,6 +33,7 @@ export interface ServeFlags {
   readonly revalidate?: number
   readonly fill?: boolean
   readonly renewCommand?: string
+  readonly rehearsal?: boolean
   readonly ignoreParameter?: readonly string[]
   readonly shareCredentials?: boolean
   readonly logLevel: LogLevel
@@ -51,16 +53,26 @@ const OTHER_HOST_DEADLINE_MS = 10_000
 export async function serve(flags: ServeFlags): Promise<number> {
   process.umask(0o077) // for what makes files without saying their mode, LMDB above all
   const options = hostOptions(flags)
+  let log: Logger | undefined
+  const openLog = async (): Promise<Logger> => {
+    const file = flags.background === true ? logFile(options.cacheDir) : undefined
+    return (log = await createLogger({ level: flags.logLevel, file }))
+  }
+  const rehearsal = new Rehearsal({
+    host: options,
+    onRehearsed: (tookMs) => {
+      tell(flags, { event: 'rehearsed' })
+      log?.debug(`rehearsed in ${Math.round(tookMs)} ms`)
+    },
+    onFailure: (error) => log?.info(`the first film opens slower, its rehearsal failed: ${error.message}`),
+  })
   let host: Host
   try {
-    host = await Host.start(options, async () => {
-      const file = flags.background === true ? logFile(options.cacheDir) : undefined
-      return await createLogger({ level: flags.logLevel, file })
-    })
+    host = await Host.start(options, openLog, flags.rehearsal === false ? undefined : (isBusy) => rehearsal.onBusy(isBusy))
   } catch (error) {
     return await reportFailure(flags, options, error)
   }
-  const stopped = untilStopped(host, flags)
+  const stopped = untilStopped(host, rehearsal, flags)
   tellReady(flags, host.state)
   return await stopped
 }
@@ -107,8 +119,12 @@ function logFile(cacheDir: string): string | undefined {
 function tellReady(flags: ServeFlags, { proxy, socket, pid }: HostState): void {
   const event = { event: 'ready', proxy, socket, pid }
   if (flags.readyFd !== undefined) tellStarter(flags.readyFd, event)
+  tell(flags, event)
+  if (flags.json !== true && flags.background !== true) process.stdout.write(`proxy   ${proxy}\nsocket  ${socket}\n`)
+}
+
+function tell(flags: ServeFlags, event: object): void {
   if (flags.json === true) process.stdout.write(`${JSON.stringify(event)}\n`)
-  else if (flags.background !== true) process.stdout.write(`proxy   ${proxy}\nsocket  ${socket}\n`)
 }
 
 /** A starter that is gone meanwhile is no reason to leave. */
@@ -158,22 +174,23 @@ async function isListening(socketPath: string): Promise<boolean> {
 }
 
 /** The first signal stops in order, a second one at once. */
-async function untilStopped(host: Host, flags: ServeFlags): Promise<number> {
+async function untilStopped(host: Host, rehearsal: Rehearsal, flags: ServeFlags): Promise<number> {
   let signals = 0
   const onSignal = (): void => {
-    if (++signals > 1) leave(host, EXIT.interrupted)
+    if (++signals > 1) leave([host, rehearsal], EXIT.interrupted)
     void host.stop()
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   await host.stopped
+  await rehearsal.close()
   // Everything is closed; a connection to an origin that was just being made must not keep the process.
-  setTimeout(() => leave(host, EXIT.ok), LEAVING_MS).unref()
-  if (flags.json === true) process.stdout.write(`${JSON.stringify({ event: 'stopped' })}\n`)
+  setTimeout(() => leave([host, rehearsal], EXIT.ok), LEAVING_MS).unref()
+  tell(flags, { event: 'stopped' })
   return EXIT.ok
 }
 
 /** `process.exit` waits for every thread: for a disk that never answers, for a name server that takes half a minute. */
-function leave(host: Host, code: number): void {
-  if (host.hasHungThread || process.getActiveResourcesInfo().some((kind) => THREAD_WORK.includes(kind))) process.kill(process.pid, 'SIGKILL')
+function leave(parts: readonly { readonly hasHungThread: boolean }[], code: number): void {
+  if (parts.some(({ hasHungThread }) => hasHungThread) || process.getActiveResourcesInfo().some((kind) => THREAD_WORK.includes(kind))) process.kill(process.pid, 'SIGKILL')
   process.exit(code)
 }

@@ -35,6 +35,8 @@ export interface DriverOptions {
   readonly logLevel?: string
   /** Of seekcache to the origin, at most. */
   readonly connections?: number
+  /** Whether a host has rehearsed before its player comes, as one does that is not in use; default true. */
+  readonly rehearses?: boolean
   /** Whom seekcache shall trust besides the authorities that everybody trusts. */
   readonly authorityFile?: string
 }
@@ -64,9 +66,10 @@ export function missingDrivers(): DriverName[] {
 }
 
 async function startSeekcache(options: DriverOptions, face: 'proxy' | 'script' | 'element'): Promise<Driver> {
-  const { url, logLevel = 'warn', connections = 8, authorityFile } = options
+  const { url, logLevel = 'warn', connections = 8, authorityFile, rehearses = true } = options
   const env = authorityFile === undefined ? {} : { NODE_EXTRA_CA_CERTS: authorityFile }
-  const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)], env })
+  const host = await startHost({ args: ['--log-level', logLevel, '--connections', String(connections)], env, rehearses })
+  if (rehearses) await host.rehearsed
   return {
     get uri() {
       return { proxy: host.proxyUrl(url), script: url, element: `seekcache+${url}` }[face]
@@ -76,7 +79,10 @@ async function startSeekcache(options: DriverOptions, face: 'proxy' | 'script' |
       return host.clientEnv
     },
     usage: () => usageOf(host.pid),
-    restart: async () => await host.restart(),
+    restart: async () => {
+      await host.restart()
+      if (rehearses) await host.rehearsed
+    },
     log: () => host.stderr,
     [Symbol.asyncDispose]: async () => await host.stop(),
   }

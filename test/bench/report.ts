@@ -42,7 +42,8 @@ with a key frame every ${FILM.gopSeconds} s, as Matroska and as MP4, the index a
 The drivers take turns, ${effort.rounds} round${effort.rounds === 1 ? '' : 's'} of them, each turn in a process of its own with a cache that is empty at its start. There are
 ${seeks} places to seek to, in descending order, so that none has been read ahead by an earlier seek.
 
-- **open**: from the command to the first picture, with an empty cache and no connection to the origin.
+- **open**: from the command to the first picture, with an empty cache and no connection to the origin. A host of seekcache's
+  has rehearsed before, as one does within a second of its start when no player comes; **unrehearsed**: one that has not.
 - **cold seek**: to a place that is not cached, until it plays (mpv) or shows the picture (playbin) there; ${effort.dwellSeconds} s between seeks.
 - **again**: the same seeks in a new player process, ${effort.againDwellSeconds} s between them. **restarted**: once more, after the cache's process
   was ended and started again. **open again**: the open before the seeks again, and as many more as there are on an empty cache.
@@ -82,14 +83,14 @@ function linkTables({ rows }: Summary): string[] {
 }
 
 function linkTable(rows: readonly Row[]): string {
-  const head = ['', 'open', 'cold seek', 'again', 'restarted', 'open again', 'link MB', '÷ film', 'CPU s', 'RSS MB']
+  const head = ['', 'open', 'unrehearsed', 'cold seek', 'again', 'restarted', 'open again', 'link MB', '÷ film', 'CPU s', 'RSS MB']
   return table(head, rows.map((row) => {
     const { cold, again, restarted } = row.linkMegabytes
     const name = row.failures === 0 ? row.driver : `${row.driver} (${row.failures} failed)`
     if (row.coldMs.samples.length === 0) return [name, ...Array<string>(head.length - 1).fill('–')]
     return [
       name,
-      ...[row.openMs, row.coldMs, row.againMs, row.restartedMs, row.openAgainMs].map(({ p50, p95 }) => `${p50.toFixed(0)} / ${p95.toFixed(0)}`),
+      ...[row.openMs, row.openUnrehearsedMs, row.coldMs, row.againMs, row.restartedMs, row.openAgainMs].map((ms) => (ms === undefined ? '' : spread(ms.samples))),
       [cold, again, restarted].map((value) => value.toFixed(0)).join(' + '),
       row.linkShareOfFilm.toFixed(2),
       row.cpuSeconds?.toFixed(1) ?? '',

@@ -16,6 +16,8 @@ export interface Row {
   /** Turns that did not end well; the other figures are of those that did. */
   readonly failures: number
   readonly openMs: Spread
+  /** Of seekcache alone. */
+  readonly openUnrehearsedMs?: Spread
   readonly coldMs: Spread
   readonly againMs: Spread
   readonly restartedMs: Spread
@@ -75,6 +77,7 @@ function rowOf(combination: Combination, driver: DriverName, failures: number, r
     spreadOf(results.flatMap((result) => phase(result).seeks.map(({ ms }) => ms)))
   const open = (phase: (result: TurnResult) => Phase): Spread => spreadOf(results.map((result) => phase(result).open.ms))
   const megabytes = (phase: (result: TurnResult) => Phase): number => round(mean(results.map((result) => phase(result).linkBytes / 1e6)))
+  const unrehearsed = results.flatMap(({ opensUnrehearsed }) => opensUnrehearsed.map(({ open }) => open.ms))
   const usages = results.flatMap(({ usage }) => (usage === undefined ? [] : [usage]))
   const linkMegabytes = {
     cold: megabytes(({ cold }) => cold),
@@ -85,6 +88,7 @@ function rowOf(combination: Combination, driver: DriverName, failures: number, r
   return {
     link, player, format, driver, failures,
     openMs: spreadOf(results.flatMap(({ opens }) => opens.map(({ open }) => open.ms))),
+    ...(unrehearsed.length === 0 ? {} : { openUnrehearsedMs: spreadOf(unrehearsed) }),
     coldMs: seeks(({ cold }) => cold),
     againMs: seeks(({ again }) => again),
     restartedMs: seeks(({ restarted }) => restarted),

@@ -31,6 +31,8 @@ export interface Phase extends Sitting {
 export interface TurnResult {
   /** Each with an empty cache. */
   readonly opens: readonly Sitting[]
+  /** The same with a host of seekcache's that has just started and has not rehearsed. */
+  readonly opensUnrehearsed: readonly Sitting[]
   /** Each with what the cold sitting has left in it. */
   readonly opensAgain: readonly Sitting[]
   readonly cold: Phase
@@ -46,9 +48,10 @@ const SETTLE_MS = 300
 
 async function takeTurn(task: TurnTask): Promise<TurnResult> {
   const opens: Sitting[] = []
+  const opensUnrehearsed: Sitting[] = []
   for (let i = 1; i < task.opens; i++) {
-    await using driver = await START[task.driver](task)
-    opens.push(await sit(driver, task, [], 0))
+    opens.push(await openAlone(task, true))
+    if (task.driver.startsWith('seekcache')) opensUnrehearsed.push(await openAlone(task, false))
   }
   await using driver = await START[task.driver](task)
   const cold = await phase(driver, task, task.dwellSeconds)
@@ -61,7 +64,13 @@ async function takeTurn(task: TurnTask): Promise<TurnResult> {
   const restarted = await phase(driver, task, task.againDwellSeconds)
   const after = driver.usage()
   const usage = before === undefined || after === undefined ? undefined : combined(before, after)
-  return { opens, opensAgain, cold, again, restarted, ...(usage === undefined ? {} : { usage }), log: driver.log() }
+  return { opens, opensUnrehearsed, opensAgain, cold, again, restarted, ...(usage === undefined ? {} : { usage }), log: driver.log() }
+}
+
+/** With a cache of its own. */
+async function openAlone(task: TurnTask, rehearses: boolean): Promise<Sitting> {
+  await using driver = await START[task.driver]({ ...task, rehearses })
+  return await sit(driver, task, [], 0)
 }
 
 async function sit(driver: Driver, task: TurnTask, placesPercent: readonly number[], dwellSeconds: number): Promise<Sitting> {

@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { access } from 'node:fs/promises'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 import { endWithThisProcess } from './children.ts'
@@ -19,6 +20,8 @@ export interface HostOptions {
   readonly env?: Readonly<Record<string, string>>
   /** A cache directory that stays; otherwise one of its own that goes with the host. */
   readonly cacheDir?: string
+  /** Whether it rehearses when nobody is connected; else it does only what a test asks of it. */
+  readonly rehearses?: boolean
   /** As `ulimit -n` sets it, soft and hard. */
   readonly descriptorLimit?: number
 }
@@ -30,6 +33,8 @@ export interface TestHost extends AsyncDisposable {
   readonly pid: number
   /** What this and earlier hosts of the object have logged. */
   readonly stderr: string
+  /** Resolves when the running host has rehearsed. */
+  readonly rehearsed: Promise<void>
   /** Resolves with the exit code when the running host has left, by itself or not. */
   readonly exited: Promise<number | null>
   /** The environment in which clients find this host. */
@@ -74,6 +79,7 @@ class HostProcess implements TestHost {
   readonly #temp: TempDir | undefined
   #child: ChildProcess | undefined
   #exited: Promise<number | null> = Promise.resolve(0)
+  #rehearsed: Promise<unknown> = Promise.resolve()
   #ready: Ready = { event: 'ready', proxy: '', socket: '' }
 
   constructor(cacheDir: string, options: HostOptions, temp: TempDir | undefined) {
@@ -92,6 +98,10 @@ class HostProcess implements TestHost {
 
   get pid(): number {
     return this.#child?.pid ?? 0
+  }
+
+  get rehearsed(): Promise<void> {
+    return within('a rehearsal', this.#rehearsed.then(() => undefined))
   }
 
   get exited(): Promise<number | null> {
@@ -115,22 +125,24 @@ class HostProcess implements TestHost {
     const [program = '', ...rest] = [...(limit === undefined ? [] : ['prlimit', `--nofile=${limit}:${limit}`]), process.execPath, ...words]
     const child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...env, ...this.#options.env },
+      env: { ...env, ...(this.#options.rehearses === true ? {} : { SEEKCACHE_NO_REHEARSAL: '1' }), ...this.#options.env },
     })
     endWithThisProcess(child)
     this.#child = child
     this.#exited = new Promise((resolve) => child.once('close', resolve))
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text))
-    const ready = new Promise<Ready>((resolve, reject) => {
-      let text = ''
+    const failed = new Promise<never>((_resolve, reject) => {
       child.once('error', reject)
-      child.stdout.setEncoding('utf8').on('data', (piece: string) => {
-        text += piece
-        if (text.includes('\n')) resolve(JSON.parse(text.slice(0, text.indexOf('\n'))) as Ready)
-      })
       void this.#exited.then((code) => reject(new Error(`the host left with ${code}: ${this.stderr.trim()}`)))
     })
-    this.#ready = await within('the start of a host', ready)
+    const lines = createInterface(child.stdout)
+    const told = async (event: string): Promise<unknown> => {
+      const is = (line: string): boolean => (JSON.parse(line) as Ready).event === event
+      return await new Promise((resolve) => lines.on('line', (line) => is(line) && resolve(JSON.parse(line))))
+    }
+    this.#rehearsed = Promise.race([told('rehearsed'), failed])
+    this.#rehearsed.catch(() => {})
+    this.#ready = await within('the start of a host', Promise.race([told('ready') as Promise<Ready>, failed]))
   }
 
   async restart(args: readonly string[] = this.#options.args ?? []): Promise<void> {
