@@ -109,7 +109,7 @@ export class Opener {
     this.#keep(key, record)
     const media = this.#begin(key, record, source)
     if (isFresh) void this.#checkBesides(media, source)
-    if (media.generation.arrived.lengthBytes < record.sizeBytes) source.warm() // who plays on, or seeks, comes to what is not here
+    if (record.isRangeable && media.generation.arrived.lengthBytes < record.sizeBytes) source.warm() // who plays on, or seeks, comes to what is not here
     return media
   }
 

@@ -56,6 +56,7 @@ export class OriginPool {
   readonly #queue: Queued[] = []
   #allowance: Allowance
   #inFlight = 0
+  #isWarm = false
   #pauseTimer: NodeJS.Timeout | undefined
   #probeTimer: NodeJS.Timeout | undefined
   #isClosed = false
@@ -192,7 +193,7 @@ export class OriginPool {
         if (isEnded) return
         exchange.cancel()
         end()
-        this.warm() // who seeks needs another connection in a moment
+        if (this.#isWarm) this.warm() // who seeks needs another connection in a moment
       },
       pause: () => exchange.pause(),
       resume: () => exchange.resume(),
@@ -241,8 +242,9 @@ export class OriginPool {
 
   // ---- what carries them
 
-  /** Makes connections, up to the limit, before there are requests for them. */
+  /** Makes connections, up to the limit, before there are requests for them, and from now on for those that are given up. */
   warm(): void {
+    this.#isWarm = true
     if (this.#pauseMs === 0 && !this.#isClosed) this.#carrier.warm(this.#limit)
   }
 
