@@ -51,6 +51,20 @@ describe('a host that is told to leave', { concurrency: true, skip: whyNoShim() 
   test('leaves at the first signal although its disk hangs', async () => await assertLeaves(1))
   test('leaves at the second signal at once although its disk hangs', async () => await assertLeaves(2))
 
+  test('leaves although its disk hangs while it rehearses', async () => {
+    await using shim = await compileShim()
+    await using dir = await tempDir()
+    const faults = shim.newFaults()
+    await using host = await startHost({ cacheDir: dir.file('c'), rehearses: true, env: shim.failing(dir.file('c', 'rehearsal'), faults) })
+    faults.armHang(['write'])
+    await until('it rehearses', () => faults.seen > 0)
+    process.kill(host.pid, 'SIGTERM')
+    await within('its end', host.exited)
+    faults.disarm()
+    await using _next = await startHost({ cacheDir: dir.file('c') })
+    assert.ok(!existsSync(dir.file('c', 'rehearsal')))
+  })
+
   test('leaves in order from a directory that can no longer be changed', async () => {
     await using shim = await compileShim()
     await using dir = await tempDir()

@@ -182,9 +182,9 @@ async function untilStopped(host: Host, rehearsal: Rehearsal, flags: ServeFlags)
   }
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal)
   await host.stopped
-  await rehearsal.close()
-  // Everything is closed; a connection to an origin that was just being made must not keep the process.
+  // Everything is closed; a connection to an origin that was just being made must not keep the process, nor a rehearsal on a disk that hangs.
   setTimeout(() => leave([host, rehearsal], EXIT.ok), LEAVING_MS).unref()
+  await rehearsal.close()
   tell(flags, { event: 'stopped' })
   return EXIT.ok
 }
