@@ -229,9 +229,9 @@ export class Source {
     let isCancelled = false
     let wasRenewed = false
     let current: OriginRequest | undefined
+    const refusals = this.#refusals // what waits for an answer that is a refusal has heard it, and does not ask again
     const begin = (): void => {
       const named = this.#named
-      const refusals = this.#refusals
       let redirects = 0
       const send = (url: URL): void => {
         let next: URL | undefined
