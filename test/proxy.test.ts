@@ -210,6 +210,25 @@ for (const pieces of [1, 2, 3, 4]) {
   })
 }
 
+test('what has been read is on its way before the next read begins', async () => {
+  const sentBytes: number[] = []
+  const server = createServer((_, response) => {
+    const { socket } = response
+    const read = async (position: number): Promise<Buffer> => {
+      sentBytes.push(socket!.bytesWritten - socket!.writableLength)
+      return CONTENT.read(position, position + 1000)
+    }
+    const onFirst = (): void => void response.writeHead(206, { 'content-length': 3000 })
+    const parts = { response, range: { start: 0, end: 3000 }, buffers: new ReadBuffers(), read, onFirst, onSent: () => {}, signal: AbortSignal.timeout(60_000) }
+    void sendRange(parts).then(() => response.end())
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const response = await get(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  assert.ok((await bytesOf(response)).equals(CONTENT.read(0, 3000)))
+  server.close()
+  assert.ok(sentBytes[0] === 0 && sentBytes[1]! > 1000 && sentBytes[2] === sentBytes[1]! + 1000, String(sentBytes))
+})
+
 test('a file that changes while it is sent cuts the connection, and the next request gets the new one', async () => {
   const [content, changed] = [1, 2].map((seed) => patternContent(12_000_000, seed)) as [Content, Content]
   // Nothing that begins far ahead comes before the change, and no piece is as long as from there to the end.
