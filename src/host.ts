@@ -7,11 +7,12 @@
 
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { layoutOf, prepareLayout, unwritable } from './cache/layout.ts'
 import { whyThreads } from './cache/page-cache.ts'
+import { replaceFile } from './cache/private-dir.ts'
 import { Store } from './cache/store.ts'
 import type { HostOptions } from './config.ts'
 import type { ListEntry, Status } from './control/protocol.ts'
@@ -297,9 +298,7 @@ async function ensureToken(cacheDir: string): Promise<string> {
 
 async function writePrivate(path: string, text: string): Promise<void> {
   try {
-    await rm(`${path}.new`, { force: true })
-    await writeFile(`${path}.new`, text, { mode: 0o600, flag: 'wx' }) // never through a link
-    await rename(`${path}.new`, path)
+    await replaceFile(path, text)
   } catch (cause) {
     throw unwritable(dirname(path), cause)
   }

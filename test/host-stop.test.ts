@@ -51,6 +51,19 @@ describe('a host that is told to leave', { concurrency: true, skip: whyNoShim() 
   test('leaves at the first signal although its disk hangs', async () => await assertLeaves(1))
   test('leaves at the second signal at once although its disk hangs', async () => await assertLeaves(2))
 
+  test('leaves although its disk hangs from that moment on', async () => {
+    await using shim = await compileShim()
+    await using dir = await tempDir()
+    const faults = shim.newFaults()
+    await using host = await startHost({ cacheDir: dir.file('c'), env: shim.failing(dir.file('c'), faults) })
+    faults.armHang(['write'])
+    process.kill(host.pid, 'SIGTERM')
+    await within('its end', host.exited)
+    assert.ok(faults.seen > 0)
+    faults.disarm()
+    await using _next = await startHost({ cacheDir: dir.file('c') })
+  })
+
   test('leaves although its disk hangs while it rehearses', async () => {
     await using shim = await compileShim()
     await using dir = await tempDir()

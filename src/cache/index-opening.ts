@@ -10,6 +10,7 @@
 
 import { fork } from 'node:child_process'
 import { existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { crc32 } from 'node:zlib'
@@ -113,10 +114,9 @@ async function writeIndex(dir: string, write: (index: IndexDb) => Promise<void>)
 export async function closeIndex(layout: Layout, index: IndexDb): Promise<void> {
   await index.flush()
   if (!(await index.close())) return
-  const path = stateFile(layout.indexDir)
-  const state: IndexState = { state: 'closed', crc: crc32(readFileSync(indexFile(layout.indexDir))) }
   try {
-    replaceFile(path, JSON.stringify(state))
+    const state: IndexState = { state: 'closed', crc: crc32(await readFile(indexFile(layout.indexDir))) }
+    await replaceFile(stateFile(layout.indexDir), JSON.stringify(state))
   } catch {
     // the next host looks closer than it needs to
   }

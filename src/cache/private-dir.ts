@@ -6,8 +6,8 @@
  * that nobody else gets in (0700). A directory with somebody's own files in it is never taken for a cache.
  */
 
-import { chmod, lstat, mkdir, readdir, stat } from 'node:fs/promises'
-import { renameSync, rmSync, writeFileSync, type Stats } from 'node:fs'
+import type { Stats } from 'node:fs'
+import { chmod, lstat, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { SeekCacheError } from '../errors.ts'
@@ -58,10 +58,10 @@ export async function claimFile(path: string): Promise<void> {
 }
 
 /** In one step, never through a link. @throws the system's error */
-export function replaceFile(path: string, data: string | Uint8Array): void {
-  rmSync(`${path}.new`, { force: true })
-  writeFileSync(`${path}.new`, data, { mode: 0o600, flag: 'wx' })
-  renameSync(`${path}.new`, path)
+export async function replaceFile(path: string, data: string | Uint8Array): Promise<void> {
+  await rm(`${path}.new`, { force: true })
+  await writeFile(`${path}.new`, data, { mode: 0o600, flag: 'wx' })
+  await rename(`${path}.new`, path)
 }
 
 /**

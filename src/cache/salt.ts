@@ -30,20 +30,20 @@ export function readSalt(indexDir: string): Buffer | undefined {
 }
 
 /** Made where there is none. On a disk that takes nothing what is cached now is not known again. */
-export function ensureSalt(indexDir: string, index: IndexDb): Buffer {
+export async function ensureSalt(indexDir: string, index: IndexDb): Promise<Buffer> {
   const inFile = readSalt(indexDir)
   const inIndex = index.salt
   const salt = inFile ?? (isSalt(inIndex) ? Buffer.from(inIndex) : randomBytes(SALT_BYTES))
-  if (inFile === undefined) writeSalt(indexDir, salt)
+  if (inFile === undefined) await writeSalt(indexDir, salt)
   if (!isSalt(inIndex) || !salt.equals(inIndex)) index.putSalt(salt).catch(() => {})
   return salt
 }
 
-function writeSalt(indexDir: string, salt: Buffer): void {
+async function writeSalt(indexDir: string, salt: Buffer): Promise<void> {
   const checksum = Buffer.alloc(4)
   checksum.writeUInt32LE(crc32(salt))
   try {
-    replaceFile(join(indexDir, 'salt'), Buffer.concat([salt, checksum]))
+    await replaceFile(join(indexDir, 'salt'), Buffer.concat([salt, checksum]))
   } catch {
     // the index has it
   }

@@ -84,19 +84,20 @@ export class Store {
       const bootId = options.bootId ?? currentBootId()
       const opened = await openIndex(layout)
       if (opened.damage !== undefined) options.onDamage?.(opened.damage)
-      return new Store(options, layout, lock, opened, bootId)
+      const salt = await ensureSalt(layout.indexDir, opened.index)
+      return new Store(options, layout, lock, opened, salt, bootId)
     } catch (error) {
       lock.release()
       throw error
     }
   }
 
-  private constructor(options: StoreOptions, layout: Layout, lock: DirLock, { index, content }: OpenedIndex, bootId: string) {
+  private constructor(options: StoreOptions, layout: Layout, lock: DirLock, { index, content }: OpenedIndex, salt: Buffer, bootId: string) {
     this.#options = options
     this.#layout = layout
     this.#lock = lock
     this.#index = index
-    this.salt = ensureSalt(layout.indexDir, index)
+    this.salt = salt
     this.#disk = new DiskState({
       retryMs: options.diskRetryMs ?? DISK_RETRY_MS,
       tell: (message, isFailing) => options.onDiskState?.(message, isFailing),

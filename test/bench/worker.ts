@@ -45,13 +45,15 @@ export interface TurnResult {
 
 /** What is still on the wire when a player leaves. */
 const SETTLE_MS = 300
+/** Enough to tell them from the rehearsed ones. */
+const UNREHEARSED_OPENS = 2
 
 async function takeTurn(task: TurnTask): Promise<TurnResult> {
   const opens: Sitting[] = []
   const opensUnrehearsed: Sitting[] = []
   for (let i = 1; i < task.opens; i++) {
     opens.push(await openAlone(task, true))
-    if (task.driver.startsWith('seekcache')) opensUnrehearsed.push(await openAlone(task, false))
+    if (task.driver.startsWith('seekcache') && i <= UNREHEARSED_OPENS) opensUnrehearsed.push(await openAlone(task, false))
   }
   await using driver = await START[task.driver](task)
   const cold = await phase(driver, task, task.dwellSeconds)
