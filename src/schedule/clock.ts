@@ -13,6 +13,8 @@ export interface Clock {
   /** Monotonic. */
   nowMs(): number
   startTimer(delayMs: number, onDue: () => void): Timer
+  /** Calls back when all that has come by now has been told. */
+  soon(onTold: () => void): void
 }
 
 export const SYSTEM_CLOCK: Clock = {
@@ -21,6 +23,7 @@ export const SYSTEM_CLOCK: Clock = {
     const timeout = setTimeout(onDue, delayMs)
     return { refresh: () => void timeout.refresh(), clear: () => clearTimeout(timeout) }
   },
+  soon: (onTold) => void setImmediate(onTold),
 }
 
 /** One call to come, at a time that may be moved. */

@@ -145,11 +145,15 @@ export class Scheduler {
 
   // ---- the plan
 
-  /** Something changed: the plan is made again at the end of this turn. */
+  /**
+   * Something changed: the plan is made again when what else has come has been told, so that bytes go to who waits for them
+   * before anything is planned, and one plan serves for all. mpv opened a film in 300 ms so, in 342 with a plan after each read
+   * (medians, 60 ms and 80 Mbit/s, a slow processor).
+   */
   requestPlan(): void {
     if (this.#isPlanDue || this.#isClosed) return
     this.#isPlanDue = true
-    queueMicrotask(() => {
+    this.#parts.clock.soon(() => {
       this.#isPlanDue = false
       if (!this.#isClosed) this.#performPlan()
     })

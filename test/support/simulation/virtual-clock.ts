@@ -64,6 +64,11 @@ export class VirtualClock {
     return new VirtualTimer(this, delayMs, onDue, isQuiet)
   }
 
+  /** At the end of the event: it comes alone. */
+  soon(onTold: () => void): void {
+    queueMicrotask(onTold)
+  }
+
   /** A clock for one party, which knows how many of its timers are running. */
   facet(): Clock & { readonly running: number } {
     const clock = this
@@ -71,6 +76,7 @@ export class VirtualClock {
     return {
       nowMs: () => clock.#nowMs,
       startTimer: (delayMs, onDue) => new VirtualTimer(clock, delayMs, onDue, false, running),
+      soon: (onTold) => clock.soon(onTold),
       get running() {
         return running.size
       },
