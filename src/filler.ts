@@ -8,7 +8,7 @@
 
 import { isCode } from './errors.ts'
 import { saysNothingOfFile } from './origin/retry.ts'
-import type { Clock } from './schedule/clock.ts'
+import { pause, type Clock } from './schedule/clock.ts'
 
 const FIRST_WAIT_MS = 1_000
 const MAX_WAIT_MS = 60_000
@@ -38,17 +38,4 @@ export async function fillPersistently({ fill, arrivedBytes, clock, signal, onFa
       waitMs = Math.min(2 * waitMs, MAX_WAIT_MS)
     }
   }
-}
-
-/** At most; the signal ends it. */
-async function pause(clock: Clock, durationMs: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const end = (): void => {
-      timer.clear()
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = clock.startTimer(durationMs, end)
-    signal.addEventListener('abort', end, { once: true })
-  })
 }

@@ -32,3 +32,10 @@ test('what is to be done soon is done when all that has come has been told', asy
   for (const player of players) player.destroy()
   server.close()
 })
+
+test('a process that stood still knows it while it reads what came meanwhile, and no longer', async () => {
+  assert.equal(SYSTEM_CLOCK.hasStoodStill, false) // from here on it watches
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100)
+  assert.equal(SYSTEM_CLOCK.hasStoodStill, true, 'at once')
+  while (SYSTEM_CLOCK.hasStoodStill) await new Promise((resolve) => setImmediate(resolve))
+})

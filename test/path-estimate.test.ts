@@ -12,6 +12,15 @@ interface Path {
   readonly limit: number
   /** What the origin itself takes for its first byte, ms, at most. */
   readonly thinkMs?: number
+  /** This process stands still again and again, as others have the processor; it knows of it. */
+  readonly pauses?: Pauses
+  /** The link stands still again and again, as a radio link does, and is as fast afterwards. */
+  readonly linkPauses?: Pauses
+}
+
+interface Pauses {
+  readonly everyMs: number
+  readonly lastMs: number
 }
 
 interface Transfer {
@@ -26,12 +35,14 @@ interface Transfer {
 function readAhead(estimate: PathEstimate, path: Path, durationMs: number, fromMs = 0): { bytesPerMs: number; queueMs: number } {
   const transfers = new Set<Transfer>()
   const queue: { readonly transfer: Transfer; bytes: number }[] = []
+  const come: { readonly transfer: Transfer; readonly bytes: number }[] = [] // and not yet read
   let [queueBytes, arrivedBytes, queueSumMs] = [0, 0, 0]
   const random = mulberry32(1)
   for (let nowMs = 0; nowMs < durationMs; nowMs++) {
+    const [isPaused, wasPaused] = [isWithin(path.pauses, nowMs), isWithin(path.pauses, nowMs - 1)]
     const { askedBytes, pieceBytes } = estimate.readahead(path.limit)
     let comingBytes = [...transfers].reduce((sum, { unarrivedBytes }) => sum + unarrivedBytes, 0)
-    while (comingBytes < askedBytes && transfers.size < path.limit) {
+    while (!isPaused && comingBytes < askedBytes && transfers.size < path.limit) {
       const thinkMs = random() * (path.thinkMs ?? 0)
       transfers.add({ requestedAtMs: nowMs, thinkMs, hasBytes: false, unsentBytes: pieceBytes, unarrivedBytes: pieceBytes })
       comingBytes += pieceBytes
@@ -45,24 +56,31 @@ function readAhead(estimate: PathEstimate, path: Path, durationMs: number, fromM
       queueBytes += bytes
       queue.push({ transfer, bytes })
     }
-    let capacityBytes = path.linkBytesPerMs
+    let capacityBytes = isWithin(path.linkPauses, nowMs) ? 0 : path.linkBytesPerMs
     while (capacityBytes > 0 && queue.length > 0) {
       const [head] = queue
       const bytes = Math.min(capacityBytes, head!.bytes)
-      if (!head!.transfer.hasBytes) estimate.onFirstByte(nowMs - head!.transfer.requestedAtMs, true)
-      head!.transfer.hasBytes = true
-      estimate.onBytes(bytes, fromMs + nowMs)
+      come.push({ transfer: head!.transfer, bytes })
       head!.bytes -= bytes
-      head!.transfer.unarrivedBytes -= bytes
       queueBytes -= bytes
       capacityBytes -= bytes
       if (nowMs >= durationMs / 2) arrivedBytes += bytes
       if (head!.bytes <= 0) queue.shift()
-      if (head!.transfer.unarrivedBytes <= 1e-6) transfers.delete(head!.transfer)
+    }
+    for (const { transfer, bytes } of isPaused ? [] : come.splice(0)) {
+      if (!transfer.hasBytes) estimate.onFirstByte(nowMs - transfer.requestedAtMs, true, wasPaused)
+      transfer.hasBytes = true
+      estimate.onBytes(bytes, fromMs + nowMs)
+      transfer.unarrivedBytes -= bytes
+      if (transfer.unarrivedBytes <= 1e-6) transfers.delete(transfer)
     }
     if (nowMs >= durationMs / 2) queueSumMs += queueBytes / path.linkBytesPerMs
   }
   return { bytesPerMs: arrivedBytes / (durationMs / 2), queueMs: queueSumMs / (durationMs / 2) }
+}
+
+function isWithin(pauses: Pauses | undefined, nowMs: number): boolean {
+  return pauses !== undefined && nowMs % pauses.everyMs < pauses.lastMs
 }
 
 function mulberry32(seed: number): () => number {
@@ -90,6 +108,40 @@ for (const [name, path] of Object.entries({
     assert.ok(queueMs <= 0.5 * path.rttMs + 10, `a queue of ${queueMs} ms`)
   })
 }
+
+test('an origin that takes its time, as long as the round trip and more, is no queue', () => {
+  const near = { ...HOME, rttMs: 10, linkBytesPerMs: 37_500 }
+  for (const path of [HOME, near]) {
+    for (const thinkMs of [40, 60, 100, 200]) {
+      const { bytesPerMs } = readAhead(new PathEstimate(), { ...path, thinkMs }, 30_000)
+      assert.ok(bytesPerMs >= 0.75 * path.linkBytesPerMs, `${bytesPerMs} of ${path.linkBytesPerMs} bytes/ms, thinking up to ${thinkMs} ms`)
+    }
+  }
+})
+
+test('a link that stands still now and then, and a process that does, are no slower link', () => {
+  const far = { ...HOME, rttMs: 200, linkBytesPerMs: 1_875 }
+  for (const path of [HOME, far]) {
+    for (const pauses of [{ everyMs: 300, lastMs: 60 }, { everyMs: 200, lastMs: 80 }, { everyMs: 700, lastMs: 120 }, { everyMs: 400, lastMs: 150 }]) {
+      const moving = path.linkBytesPerMs * (1 - pauses.lastMs / pauses.everyMs)
+      const ofLink = readAhead(new PathEstimate(), { ...path, linkPauses: pauses }, 30_000)
+      assert.ok(ofLink.bytesPerMs >= 0.8 * moving, `${ofLink.bytesPerMs} of ${moving} bytes/ms, the link pausing for ${pauses.lastMs} ms`)
+      const ofProcess = readAhead(new PathEstimate(), { ...path, pauses }, 30_000)
+      assert.ok(ofProcess.bytesPerMs >= 0.85 * path.linkBytesPerMs, `${ofProcess.bytesPerMs} bytes/ms, pausing for ${pauses.lastMs} ms`)
+    }
+  }
+})
+
+test('what an origin takes is measured while no queue of ours is in between, and anew: one that thought is not waited for', () => {
+  const estimate = new PathEstimate()
+  readAhead(estimate, { ...HOME, thinkMs: 100 }, 15_000)
+  const { jitterMs = 0 } = estimate.facts!
+  assert.ok(jitterMs > 25 && jitterMs < 75, `${jitterMs} ms`)
+  readAhead(estimate, HOME, 50_000, 15_000)
+  assert.ok(estimate.facts!.jitterMs! < 10, `${estimate.facts!.jitterMs} ms`)
+  const { queueMs } = readAhead(estimate, HOME, 10_000, 65_000)
+  assert.ok(queueMs <= 0.5 * HOME.rttMs + 10, `a queue of ${queueMs} ms`)
+})
 
 test('an origin that limits each connection gets as many as help, and 90 % of what they can bring', () => {
   for (const rttMs of [10, 60]) {

@@ -52,6 +52,7 @@ test('what is no record is left out', () => {
   const bad = [
     null, 7, 'x', {}, { ...good, id: 5 }, { ...good, usedAtMs: NOW_MS + DAY_MS }, { ...good, learnedLimit: 0 }, { ...good, learnedLimit: 2.5 },
     { ...good, learnedAtMs: NOW_MS + DAY_MS }, { ...good, isDirect: 'yes' }, { ...good, path: { rttMs: -1, bytesPerMs: 1, roundTripsAsked: 1 } }, { ...good, path: { ...FACTS.path, roundTripsAsked: Number.NaN } },
+    { ...good, path: { ...FACTS.path, jitterMs: -1 } },
   ]
   for (const junk of [undefined, {}, 'text', ...bad.map((record) => [record])]) {
     assert.deepEqual(new OriginMemory(SALT, junk, NOW_MS).records, [], JSON.stringify(junk))

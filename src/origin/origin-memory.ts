@@ -72,9 +72,13 @@ function isRecord(value: unknown, nowMs: number): value is OriginRecord {
   if (typeof value !== 'object' || value === null) return false
   const { id, usedAtMs, path, learnedLimit, learnedAtMs, probeIntervalMs, chose1AtMs, isDirect = false } = value as Partial<OriginRecord>
   if (typeof id !== 'string' || !isPositive(usedAtMs) || usedAtMs > nowMs || usedAtMs < nowMs - FORGOTTEN_AFTER_MS) return false
-  const isPath = path === undefined || (isPositive(path.rttMs) && isPositive(path.bytesPerMs) && isPositive(path.roundTripsAsked))
+  const isPath = path === undefined || isPathFacts(path)
   const isLimit = learnedLimit === undefined || (isCount(learnedLimit) && isPositive(learnedAtMs) && learnedAtMs <= nowMs && isPositive(probeIntervalMs))
   return isPath && isLimit && typeof chose1AtMs === 'number' && chose1AtMs <= nowMs && typeof isDirect === 'boolean'
+}
+
+function isPathFacts({ rttMs, bytesPerMs, roundTripsAsked, jitterMs = 0 }: PathFacts): boolean {
+  return isPositive(rttMs) && isPositive(bytesPerMs) && isPositive(roundTripsAsked) && (jitterMs === 0 || isPositive(jitterMs))
 }
 
 function isPositive(value: unknown): value is number {

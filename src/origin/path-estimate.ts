@@ -1,27 +1,34 @@
 /**
  * What is known of the way to an origin, and what that makes of readahead: how many bytes it has under way, in which pieces.
  *
- * The round trip is the shortest time from a request to its first byte, the origin's own time included; when it was not
- * met for a while, less is asked for during one span, so that what is measured then is no queue of ours. The rate is that
- * of busy time only, all connections together. Readahead asks for so much at a time as keeps the link full: more while
- * first bytes come as fast as ever, less when they come late, which says that they stand in a queue behind what was
- * asked for (as TCP Vegas and LEDBAT judge it). How many connections that takes follows from it: where an origin limits
- * each of them, no queue shows, more is asked for, and more of them carry it.
+ * The round trip is the shortest time from a request to its first byte, the origin's own time included; what first bytes
+ * usually take beyond it is jitter: an origin that thinks, a radio link, a busy machine. Both are measured now and then while
+ * less is asked for, so that what is measured is no queue of ours. The rate is that of busy time only, all connections
+ * together. Readahead asks for so much at a time as keeps the link full: more while first bytes come as fast as usual, less
+ * when they come late, which says that they stand in a queue behind what was asked for (as TCP Vegas and LEDBAT judge it).
+ * How many connections that takes follows from it: where an origin limits each of them, no queue shows, more is asked for,
+ * and more of them carry it.
  */
 
 /** Judged over spans of this length, or some round trips: several pieces. */
 const MIN_SPAN_MS = 200
 const SPAN_RTTS = 3
 /**
- * A lower rate behind a queue counts so much in each span: a path that got slower is believed after one or two seconds. Where
+ * A lower rate behind a queue is believed when it has lasted so long: a radio link stands still for a moment now and then. Where
  * first bytes meet no queue the link was not full (connections that idled are in slow start), and a lower rate says nothing:
  * believed, it had halved what was asked for, and so what came, within a few seeks.
  */
-const DECAY = 0.9
-/** A round trip that was not met for so long, give or take a tenth, is measured anew (BBR holds one as long). */
-const ROUND_TRIP_HOLDS_MS = 10_000
+const RATE_HOLDS_MS = 1_500
+/**
+ * A round trip that was not met, give or take a tenth, and the jitter are measured anew after so
+ * long (BBR holds its round trip for 10 s): a queue of ours and a jitter look alike until less is asked for. Where jitter was
+ * taken for a queue, first bytes that took up to 60 ms more on a link of 60 ms and 80 Mbit/s left a sixth of its rate.
+ */
+const MIN_MEASURED_HOLDS_MS = 10_000
+const MEASURED_HOLDS_ROUND_TRIPS = 100
 const MET = 1.1
-const EASED_SHARE = 0.5
+const EASED_SHARE = 0.7
+const EASED_FIRST_BYTES = 12
 /** Before anything was measured: a usual home link, 80 Mbit/s and 60 ms. */
 const INITIAL_RATE = 10_000
 const INITIAL_RTT_MS = 60
@@ -31,7 +38,7 @@ const INITIAL_RTT_MS = 60
  * is asked for. Where it met one it is the link's rate (a seek just after an opening took 30 ms more at 20 Mbit/s).
  */
 const STARTUP_GAIN = 2.89
-/** A queue is short below, long above these: a share of the round trip and some milliseconds of noise. */
+/** A queue is short below, long above these: a share of what first bytes usually take and some milliseconds of noise. */
 const SHORT_QUEUE = { share: 0.1, ms: 3 }
 const LONG_QUEUE = { share: 0.25, ms: 5 }
 /**
@@ -68,6 +75,8 @@ export interface PathFacts {
   readonly bytesPerMs: number
   /** What readahead has under way, as a multiple of what a full link holds. */
   readonly roundTripsAsked: number
+  /** What first bytes usually take beyond the round trip; older records do not tell. */
+  readonly jitterMs?: number
 }
 
 /** How readahead runs. */
@@ -81,6 +90,8 @@ interface Span {
   readonly startMs: number
   bytes: number
   readonly firstBytesMs: number[]
+  /** First bytes came that say nothing of the way: this process stood still. */
+  wasHeldUp: boolean
   /** Whether readahead had all it may have, from the first to the last moment. */
   isFull: boolean
   /** Small pieces for a seek say nothing of what readahead could do. */
@@ -90,12 +101,18 @@ interface Span {
 export class PathEstimate {
   #rttMs: number | undefined
   #bytesPerMs: number | undefined
+  /** Of the last spans, those in which the link was full or faster than before. */
+  readonly #rates: { readonly rate: number; readonly durationMs: number }[]
   /** Undefined while it is what a full link holds. */
   #askedBytes: number | undefined
   #span: Span | undefined
   #isFull = false
   #rttMetMs: number | undefined
-  /** In this span less is asked for. */
+  /** What first bytes usually take beyond the round trip, without a queue of ours. */
+  #jitterMs: number
+  #jitterMeasuredMs: number | undefined
+  /** While less is asked for: what first bytes have taken since what had stood in a queue is gone, after one span. */
+  #easedMs: number[] | undefined
   #isEased = false
   /** Until first bytes have stood in a queue, or more was asked for and did not come: what is measured is slow start. */
   #isStarting: boolean
@@ -104,26 +121,33 @@ export class PathEstimate {
     this.#isStarting = known === undefined
     this.#rttMs = known?.rttMs
     this.#bytesPerMs = known?.bytesPerMs
+    this.#jitterMs = known?.jitterMs ?? 0
+    this.#rates = known === undefined ? [] : [{ rate: known.bytesPerMs, durationMs: 0 }]
     if (known !== undefined) this.#askedBytes = known.roundTripsAsked * this.bandwidthDelayBytes
   }
 
   /** Undefined until something was measured. */
   get facts(): PathFacts | undefined {
     if (this.#rttMs === undefined || this.#bytesPerMs === undefined) return undefined
-    return { rttMs: this.#rttMs, bytesPerMs: this.#bytesPerMs, roundTripsAsked: this.#asked / this.bandwidthDelayBytes }
+    return { rttMs: this.#rttMs, bytesPerMs: this.#bytesPerMs, roundTripsAsked: this.#asked / this.bandwidthDelayBytes, jitterMs: this.#jitterMs }
   }
 
   // ---- what happens
 
-  /** A request's first body byte came so long after it was asked for; `wasReady`: without a handshake in between. */
-  onFirstByte(durationMs: number, wasReady: boolean): void {
+  /**
+   * A request's first body byte came so long after it was asked for.
+   * @param wasReady without a handshake in between
+   * @param wasHeldUp in this process, which stood still
+   */
+  onFirstByte(durationMs: number, wasReady: boolean, wasHeldUp = false): void {
     this.#rttMs = Math.min(this.#rttMs ?? Number.POSITIVE_INFINITY, durationMs)
     if (this.#span === undefined || !wasReady) return
-    this.#span.firstBytesMs.push(durationMs)
+    if (wasHeldUp) this.#span.wasHeldUp = true
+    else this.#span.firstBytesMs.push(durationMs)
   }
 
   onBytes(lengthBytes: number, nowMs: number): void {
-    this.#span ??= { startMs: nowMs, bytes: 0, firstBytesMs: [], isFull: this.#isFull, isUrgent: false }
+    this.#span ??= { startMs: nowMs, bytes: 0, firstBytesMs: [], wasHeldUp: false, isFull: this.#isFull, isUrgent: false }
     this.#span.bytes += lengthBytes
     const durationMs = nowMs - this.#span.startMs
     if (durationMs < Math.max(MIN_SPAN_MS, SPAN_RTTS * this.#rtt)) return
@@ -178,20 +202,30 @@ export class PathEstimate {
   }
 
   get #asked(): number {
-    return Math.max(this.#askedBytes ?? 0, this.bandwidthDelayBytes)
+    return Math.max(this.#askedBytes ?? 0, this.#fullBytes)
+  }
+
+  /** What has to be asked for to fill the link. */
+  get #fullBytes(): number {
+    return this.#rate * this.#usualMs
+  }
+
+  /** What a first byte takes without a queue of ours. */
+  get #usualMs(): number {
+    return this.#rtt + this.#jitterMs
   }
 
   #judge(span: Span, durationMs: number): void {
     const rate = span.bytes / durationMs
     const isRising = rate > RISING * (this.#bytesPerMs ?? 0)
-    const isUnfilled = span.firstBytesMs.length > 0 && this.#isQueueShort(lowerQuartile(span.firstBytesMs))
-    this.#bytesPerMs = Math.max(rate, (this.#bytesPerMs ?? 0) * (isUnfilled ? 1 : DECAY))
-    if (span.firstBytesMs.length === 0) return
-    const meanMs = span.firstBytesMs.reduce((sum, ms) => sum + ms, 0) / span.firstBytesMs.length
-    const excessMs = meanMs - this.#rtt - this.#long
+    const isTold = span.firstBytesMs.length > 0
+    const isUnfilled = isTold ? this.#isQueueShort(quantile(span.firstBytesMs, 1 / 4)) : span.wasHeldUp
+    if (!isUnfilled || rate > (this.#bytesPerMs ?? 0)) this.#learnRate(rate, durationMs)
+    if (!isTold && !span.wasHeldUp) return
+    const excessMs = isTold ? quantile(span.firstBytesMs, 1 / 2) - this.#usualMs - this.#long : 0
     if (excessMs > 0) this.#isStarting = false
     if (this.#askedBytes === undefined && this.#isStarting) {
-      this.#askedBytes = Math.min(STARTUP_GAIN * this.bandwidthDelayBytes, INITIAL_RATE * INITIAL_RTT_MS)
+      if (isTold) this.#askedBytes = Math.min(STARTUP_GAIN * this.#fullBytes, INITIAL_RATE * INITIAL_RTT_MS)
       return
     }
     if (!span.isFull || this.#isEased) return
@@ -203,38 +237,61 @@ export class PathEstimate {
     } else if (isUnfilled) this.#askedBytes = this.#grown(isRising)
   }
 
+  /** The highest rate of the last spans. */
+  #learnRate(rate: number, durationMs: number): void {
+    this.#rates.push({ rate, durationMs })
+    while (this.#rates.slice(1).reduce((sum, span) => sum + span.durationMs, 0) >= RATE_HOLDS_MS) this.#rates.shift()
+    this.#bytesPerMs = Math.max(...this.#rates.map((span) => span.rate))
+  }
+
   #isQueueShort(firstByteMs: number): boolean {
-    return firstByteMs - this.#rtt < this.#short
+    return firstByteMs - this.#usualMs < this.#short
   }
 
   get #short(): number {
-    return SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms
+    return SHORT_QUEUE.share * this.#usualMs + SHORT_QUEUE.ms
   }
 
   get #long(): number {
-    return LONG_QUEUE.share * this.#rtt + LONG_QUEUE.ms
+    return LONG_QUEUE.share * this.#usualMs + LONG_QUEUE.ms
   }
 
+  /** Asks for less for a few spans, when it is time to measure. */
   #watchRoundTrip({ firstBytesMs }: Span, nowMs: number): void {
-    const shortestMs = Math.min(...firstBytesMs)
     this.#rttMetMs ??= nowMs
-    if (shortestMs <= MET * this.#rtt) this.#rttMetMs = nowMs
-    else if (this.#isEased && firstBytesMs.length > 0) {
-      this.#rttMs = shortestMs
-      this.#rttMetMs = nowMs
-    }
-    this.#isEased = nowMs - this.#rttMetMs > ROUND_TRIP_HOLDS_MS
+    if (Math.min(...firstBytesMs) <= MET * this.#rtt) this.#rttMetMs = nowMs
+    if (this.#isEased) return this.#measure(firstBytesMs, nowMs)
+    if (this.#isStarting) return
+    this.#jitterMeasuredMs ??= nowMs - this.#measuredHoldsMs + RATE_HOLDS_MS // soon
+    this.#isEased = nowMs - Math.min(this.#rttMetMs, this.#jitterMeasuredMs) > this.#measuredHoldsMs
+  }
+
+  get #measuredHoldsMs(): number {
+    return Math.max(MIN_MEASURED_HOLDS_MS, MEASURED_HOLDS_ROUND_TRIPS * this.#rtt)
+  }
+
+  /** While less is asked for there is no queue of ours, but in the first span. */
+  #measure(firstBytesMs: readonly number[], nowMs: number): void {
+    if (this.#easedMs === undefined) return void (this.#easedMs = [])
+    this.#easedMs.push(...firstBytesMs)
+    if (this.#easedMs.length < EASED_FIRST_BYTES) return
+    const shortestMs = Math.min(...this.#easedMs)
+    if (shortestMs > MET * this.#rtt) this.#rttMs = shortestMs
+    const jitterMs = Math.max(0, quantile(this.#easedMs, 1 / 2) - this.#rtt)
+    this.#jitterMs = Math.max(jitterMs, (this.#jitterMs + jitterMs) / 2) // too low costs more than too high, and these are few
+    this.#rttMetMs = this.#jitterMeasuredMs = nowMs
+    this.#isEased = false
+    this.#easedMs = undefined
   }
 
   #grown(isRising: boolean): number {
-    const roundTripBytes = this.bandwidthDelayBytes
+    const roundTripBytes = this.#fullBytes
     const fastUpToBytes = (isRising ? RISING_ROUND_TRIPS : FAST_ROUND_TRIPS) * roundTripBytes
     if (this.#asked < fastUpToBytes) return Math.min(this.#asked * FAST_GROWTH, fastUpToBytes)
     return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * roundTripBytes, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
   }
 }
 
-/** What most have at least: an origin that takes its time now and then has no queue. */
-function lowerQuartile(numbers: readonly number[]): number {
-  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 4)]!
+function quantile(numbers: readonly number[], share: number): number {
+  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length * share)]!
 }

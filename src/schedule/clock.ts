@@ -3,6 +3,8 @@
  * a time that a test makes.
  */
 
+import { Standstills } from './standstills.ts'
+
 export interface Timer {
   /** Starts over, unless it was cleared. */
   refresh(): void
@@ -15,7 +17,11 @@ export interface Clock {
   startTimer(delayMs: number, onDue: () => void): Timer
   /** Calls back when all that has come by now has been told. */
   soon(onTold: () => void): void
+  /** This process has not run until just now: what it reads in this moment has come before. */
+  readonly hasStoodStill: boolean
 }
+
+const standstills = new Standstills()
 
 export const SYSTEM_CLOCK: Clock = {
   nowMs: () => performance.now(),
@@ -24,6 +30,22 @@ export const SYSTEM_CLOCK: Clock = {
     return { refresh: () => void timeout.refresh(), clear: () => clearTimeout(timeout) }
   },
   soon: (onTold) => void setImmediate(onTold),
+  get hasStoodStill() {
+    return standstills.isJustOver
+  },
+}
+
+/** At most; the signal ends it. */
+export async function pause(clock: Clock, durationMs: number, signal: AbortSignal | undefined): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = (): void => {
+      timer.clear()
+      signal?.removeEventListener('abort', end)
+      resolve()
+    }
+    const timer = clock.startTimer(durationMs, end)
+    signal?.addEventListener('abort', end, { once: true })
+  })
 }
 
 /** One call to come, at a time that may be moved. */

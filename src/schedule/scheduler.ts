@@ -288,7 +288,7 @@ export class Scheduler {
   }
 
   #onFirstByte(durationMs: number, wasReady: boolean): void {
-    this.#parts.source.path.onFirstByte(durationMs, wasReady)
+    this.#parts.source.path.onFirstByte(durationMs, wasReady, this.#parts.clock.hasStoodStill)
     this.#parts.telemetry.firstByteSeconds.observe(durationMs / 1000)
   }
 

@@ -69,6 +69,8 @@ export class VirtualClock {
     queueMicrotask(onTold)
   }
 
+  readonly hasStoodStill = false
+
   /** A clock for one party, which knows how many of its timers are running. */
   facet(): Clock & { readonly running: number } {
     const clock = this
@@ -77,6 +79,7 @@ export class VirtualClock {
       nowMs: () => clock.#nowMs,
       startTimer: (delayMs, onDue) => new VirtualTimer(clock, delayMs, onDue, false, running),
       soon: (onTold) => clock.soon(onTold),
+      hasStoodStill: false,
       get running() {
         return running.size
       },
