@@ -6,6 +6,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
+import { SEEK_BYTES } from '../src/schedule/plan.ts'
+import { GATHER_MS } from '../src/schedule/reader.ts'
 import { apart } from './support/apart.ts'
 import { randomOf, seedOfRun } from './support/random.ts'
 import type { checkScenarios } from './support/simulation/check.ts'
@@ -281,6 +283,29 @@ test('what one connection does not bring while the others go on is asked for ove
     const ms = await readMs([[number, { kind: 'stalled', afterBytes: 10 * KIB }]])
     assert.ok(ms - calmMs < 5 * CALM.link.rttMs, `${ms} ms where request ${number} falls silent, ${calmMs} where none does`)
   }
+})
+
+test('what a seek needs is read as it comes, what follows as it gathers', async () => {
+  const simulation = new Simulation({ ...CALM, sizeBytes: 64 * 1024 * KIB, initialWindowBytes: 16 * 1024 * KIB, maxWindowBytes: 64 * 1024 * KIB })
+  const gapsMs = { seek: [] as number[], later: [] as number[] }
+  await simulation.run([async () => {
+    const reader = simulation.scheduler.openReader('play', 0)
+    const player = { kind: 'play' as const, reader, wait: undefined }
+    simulation.watch.players.add(player)
+    let atMs = 0
+    for (let position = 0; position < 8 * 1024 * KIB; ) {
+      const isThere = simulation.generation.arrived.has(position)
+      const { length } = await reader.read(position, 1024 * KIB, { deadlineMs: 10_000 })
+      const nowMs = simulation.clock.nowMs()
+      if (!isThere) gapsMs[position < SEEK_BYTES ? 'seek' : 'later'].push(nowMs - atMs)
+      atMs = nowMs
+      position += length
+    }
+    simulation.watch.players.delete(player)
+    reader.close()
+  }])
+  assert.ok(gapsMs.later.length > 10 && Math.min(...gapsMs.later) >= GATHER_MS, `${gapsMs.later.length} reads, ${Math.min(...gapsMs.later)} ms apart`)
+  assert.ok(gapsMs.seek.some((gapMs) => gapMs < GATHER_MS), `${Math.min(...gapsMs.seek)} ms apart`)
 })
 
 test('a skip ahead within the window is as fast as any other seek', async () => {

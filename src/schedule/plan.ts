@@ -83,7 +83,7 @@ export type Action =
   | { readonly type: 'fetch'; readonly start: number; readonly end: number; readonly isUrgent: boolean }
 
 /** What a reader consumes before its seek counts as done: about what a demuxer reads until the first picture. */
-const SEEK_BYTES = 1024 * 1024
+export const SEEK_BYTES = 1024 * 1024
 /** While it seeks, so much ahead is urgent for each connection, on any link, or that part of what the link holds. */
 const URGENT_BYTES = 39 * 1024
 const URGENT_SHARE = 0.6

@@ -9,7 +9,7 @@
 import { cancelled, SeekCacheError } from '../errors.ts'
 import { isAboutRange } from '../origin/retry.ts'
 import { intersect, type Range } from '../bytes/ranges.ts'
-import { Alarm } from './clock.ts'
+import { Alarm, pause } from './clock.ts'
 import type { WindowLimits } from './demand.ts'
 import { Failures } from './failures.ts'
 import { InFlight, type InFlightEvents } from './in-flight.ts'
@@ -134,6 +134,10 @@ export class Scheduler {
     options.signal?.throwIfAborted()
     this.#failure = undefined
     await this.#waits.arrival(reader, position, options)
+  }
+
+  async pause(durationMs: number, signal: AbortSignal | undefined): Promise<void> {
+    await pause(this.#parts.clock, durationMs, signal)
   }
 
   #reasonForWait(position: number): string {

@@ -10,7 +10,8 @@ import { intersect } from '../../../src/bytes/ranges.ts'
 import type { SeekCacheError } from '../../../src/errors.ts'
 import type { Readahead } from '../../../src/origin/path-estimate.ts'
 import { isRetryable, retryDelayMs } from '../../../src/origin/retry.ts'
-import type { Reader } from '../../../src/schedule/reader.ts'
+import { SEEK_BYTES } from '../../../src/schedule/plan.ts'
+import { GATHER_MS, type Reader } from '../../../src/schedule/reader.ts'
 import type { ScheduleLimits } from '../../../src/schedule/parts.ts'
 import type { MemoryGeneration, MemoryStore } from './memory.ts'
 import type { OriginObserver, Request, RequestFault, SimulatedOrigin } from './origin.ts'
@@ -30,8 +31,8 @@ const MAX_FIRST_BYTE_MS = 60_000
 export interface Player {
   readonly kind: 'play' | 'fill'
   readonly reader: Reader
-  /** It waits for the byte there since then. */
-  wait: { readonly position: number; readonly sinceMs: number } | undefined
+  /** It waits for the byte there since then; when that had arrived, where more is gathered. */
+  wait: { readonly position: number; readonly sinceMs: number; arrivedMs?: number } | undefined
 }
 
 export interface Watched {
@@ -232,10 +233,14 @@ export class Watch implements OriginObserver {
     return [...this.players].some(({ reader }) => intersect(range, reader.window) !== undefined)
   }
 
-  #served({ kind, wait }: Player): void {
+  #served({ kind, reader, wait }: Player): void {
     const { generation, clock, scenario } = this.#watched
     if (wait === undefined) return
-    this.#rule(!generation.arrived.has(wait.position), `a ${kind} reader waits for byte ${wait.position}, which is there`)
+    if (generation.arrived.has(wait.position)) {
+      wait.arrivedMs ??= clock.nowMs()
+      const isGathering = reader.run.demand.consumedBytes >= SEEK_BYTES && clock.nowMs() - wait.arrivedMs <= GATHER_MS
+      return this.#rule(isGathering, `a ${kind} reader waits for byte ${wait.position}, which is there since ${clock.nowMs() - wait.arrivedMs} ms`)
+    }
     const sinceMs = kind === 'play' ? wait.sinceMs : Math.max(wait.sinceMs, this.#lastPlayMs)
     const boundMs = this.#boundMs(sinceMs)
     const waitedMs = clock.nowMs() - sinceMs
