@@ -132,6 +132,17 @@ test('a link that stands still now and then, and a process that does, are no slo
   }
 })
 
+test('a process that always stands still asks for little more than fills the link: no queue shows then', () => {
+  const estimate = new PathEstimate({ rttMs: 60, bytesPerMs: 10_000, roundTripsAsked: 1 })
+  for (let nowMs = 0; nowMs < 10_000; nowMs += 10) {
+    estimate.onReadahead(true)
+    estimate.onFirstByte(500, true, true)
+    estimate.onBytes(100_000, nowMs)
+  }
+  const { askedBytes } = estimate
+  assert.ok(askedBytes > 60 * 10_000 && askedBytes < 1.4 * 60 * 10_000, `${askedBytes} bytes`)
+})
+
 test('what an origin takes is measured while no queue of ours is in between, and anew: one that thought is not waited for', () => {
   const estimate = new PathEstimate()
   readAhead(estimate, { ...HOME, thinkMs: 100 }, 15_000)

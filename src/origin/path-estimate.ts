@@ -29,6 +29,7 @@ const MEASURED_HOLDS_ROUND_TRIPS = 100
 const MET = 1.1
 const EASED_SHARE = 0.7
 const EASED_FIRST_BYTES = 12
+const MAX_EASED_SPANS = 8
 /** Before anything was measured: a usual home link, 80 Mbit/s and 60 ms. */
 const INITIAL_RATE = 10_000
 const INITIAL_RTT_MS = 60
@@ -111,9 +112,10 @@ export class PathEstimate {
   /** What first bytes usually take beyond the round trip, without a queue of ours. */
   #jitterMs: number
   #jitterMeasuredMs: number | undefined
-  /** While less is asked for: what first bytes have taken since what had stood in a queue is gone, after one span. */
-  #easedMs: number[] | undefined
   #isEased = false
+  /** While less is asked for: spans so far, and what first bytes have taken since what had stood in a queue is gone. */
+  #easedSpans = 0
+  readonly #easedMs: number[] = []
   /** Until first bytes have stood in a queue, or more was asked for and did not come: what is measured is slow start. */
   #isStarting: boolean
 
@@ -234,7 +236,8 @@ export class PathEstimate {
     if (excessMs > 0) {
       const surplusBytes = (excessMs + (this.#long - this.#short) / 2) * rate
       this.#askedBytes = Math.max(this.#asked - surplusBytes, this.#asked * SHRINKAGE)
-    } else if (isUnfilled) this.#askedBytes = this.#grown(isRising)
+    } else if (isTold && isUnfilled) this.#askedBytes = this.#grown(isRising)
+    else if (isUnfilled) this.#askedBytes = this.#grownUpTo(FAST_ROUND_TRIPS) // a queue would not show
   }
 
   /** The highest rate of the last spans. */
@@ -272,23 +275,29 @@ export class PathEstimate {
 
   /** While less is asked for there is no queue of ours, but in the first span. */
   #measure(firstBytesMs: readonly number[], nowMs: number): void {
-    if (this.#easedMs === undefined) return void (this.#easedMs = [])
-    this.#easedMs.push(...firstBytesMs)
-    if (this.#easedMs.length < EASED_FIRST_BYTES) return
-    const shortestMs = Math.min(...this.#easedMs)
-    if (shortestMs > MET * this.#rtt) this.#rttMs = shortestMs
-    const jitterMs = Math.max(0, quantile(this.#easedMs, 1 / 2) - this.#rtt)
-    this.#jitterMs = Math.max(jitterMs, (this.#jitterMs + jitterMs) / 2) // too low costs more than too high, and these are few
+    if (this.#easedSpans++ > 0) this.#easedMs.push(...firstBytesMs)
+    if (this.#easedMs.length < EASED_FIRST_BYTES && this.#easedSpans < MAX_EASED_SPANS) return
+    if (this.#easedMs.length > 0) this.#learnWithoutQueue(this.#easedMs.splice(0))
     this.#rttMetMs = this.#jitterMeasuredMs = nowMs
+    this.#easedSpans = 0
     this.#isEased = false
-    this.#easedMs = undefined
+  }
+
+  #learnWithoutQueue(firstBytesMs: readonly number[]): void {
+    const shortestMs = Math.min(...firstBytesMs)
+    if (shortestMs > MET * this.#rtt) this.#rttMs = shortestMs
+    const jitterMs = Math.max(0, quantile(firstBytesMs, 1 / 2) - this.#rtt)
+    this.#jitterMs = Math.max(jitterMs, (this.#jitterMs + jitterMs) / 2) // too low costs more than too high, and these are few
   }
 
   #grown(isRising: boolean): number {
-    const roundTripBytes = this.#fullBytes
-    const fastUpToBytes = (isRising ? RISING_ROUND_TRIPS : FAST_ROUND_TRIPS) * roundTripBytes
-    if (this.#asked < fastUpToBytes) return Math.min(this.#asked * FAST_GROWTH, fastUpToBytes)
-    return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * roundTripBytes, MAX_ROUND_TRIPS_ASKED * roundTripBytes)
+    const fastUpTo = isRising ? RISING_ROUND_TRIPS : FAST_ROUND_TRIPS
+    if (this.#asked < fastUpTo * this.#fullBytes) return this.#grownUpTo(fastUpTo)
+    return Math.min(this.#asked + SLOW_GROWTH_ROUND_TRIPS * this.#fullBytes, MAX_ROUND_TRIPS_ASKED * this.#fullBytes)
+  }
+
+  #grownUpTo(roundTrips: number): number {
+    return Math.max(this.#asked, Math.min(this.#asked * FAST_GROWTH, roundTrips * this.#fullBytes))
   }
 }
 
