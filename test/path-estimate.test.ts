@@ -143,6 +143,12 @@ test('a process that always stands still asks for little more than fills the lin
   assert.ok(askedBytes > 60 * 10_000 && askedBytes < 1.4 * 60 * 10_000, `${askedBytes} bytes`)
 })
 
+test('a few milliseconds more or less are no jitter: what they add to a queue would be every seek’s', () => {
+  const estimate = new PathEstimate()
+  readAhead(estimate, { ...HOME, thinkMs: 10 }, 30_000)
+  assert.equal(estimate.facts!.jitterMs, 0)
+})
+
 test('what an origin takes is measured while no queue of ours is in between, and anew: one that thought is not waited for', () => {
   const estimate = new PathEstimate()
   readAhead(estimate, { ...HOME, thinkMs: 100 }, 15_000)

@@ -286,7 +286,8 @@ export class PathEstimate {
   #learnWithoutQueue(firstBytesMs: readonly number[]): void {
     const shortestMs = Math.min(...firstBytesMs)
     if (shortestMs > MET * this.#rtt) this.#rttMs = shortestMs
-    const jitterMs = Math.max(0, quantile(firstBytesMs, 1 / 2) - this.#rtt)
+    const noiseMs = SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms
+    const jitterMs = Math.max(0, quantile(firstBytesMs, 1 / 2) - this.#rtt - noiseMs)
     this.#jitterMs = Math.max(jitterMs, (this.#jitterMs + jitterMs) / 2) // too low costs more than too high, and these are few
   }
 
