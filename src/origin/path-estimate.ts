@@ -20,9 +20,8 @@ const SPAN_RTTS = 3
  */
 const RATE_HOLDS_MS = 1_500
 /**
- * A round trip that was not met, give or take a tenth, and the jitter are measured anew after so
- * long (BBR holds its round trip for 10 s): a queue of ours and a jitter look alike until less is asked for. Where jitter was
- * taken for a queue, first bytes that took up to 60 ms more on a link of 60 ms and 80 Mbit/s left a sixth of its rate.
+ * A round trip that was not met, give or take a tenth, and the jitter are measured anew after so long (BBR holds its round trip
+ * for 10 s): a queue of ours and a jitter look alike until less is asked for. Where jitter was taken for a queue, first bytes that took up to 60 ms more on a link of 60 ms and 80 Mbit/s left a sixth of its rate.
  */
 const MIN_MEASURED_HOLDS_MS = 10_000
 const MEASURED_HOLDS_ROUND_TRIPS = 100
@@ -252,11 +251,11 @@ export class PathEstimate {
   }
 
   get #short(): number {
-    return SHORT_QUEUE.share * this.#usualMs + SHORT_QUEUE.ms
+    return queueMs(SHORT_QUEUE, this.#usualMs)
   }
 
   get #long(): number {
-    return LONG_QUEUE.share * this.#usualMs + LONG_QUEUE.ms
+    return queueMs(LONG_QUEUE, this.#usualMs)
   }
 
   /** Asks for less for a few spans, when it is time to measure. */
@@ -286,8 +285,7 @@ export class PathEstimate {
   #learnWithoutQueue(firstBytesMs: readonly number[]): void {
     const shortestMs = Math.min(...firstBytesMs)
     if (shortestMs > MET * this.#rtt) this.#rttMs = shortestMs
-    const noiseMs = SHORT_QUEUE.share * this.#rtt + SHORT_QUEUE.ms
-    const jitterMs = Math.max(0, quantile(firstBytesMs, 1 / 2) - this.#rtt - noiseMs)
+    const jitterMs = Math.max(0, quantile(firstBytesMs, 1 / 2) - this.#rtt - queueMs(SHORT_QUEUE, this.#rtt))
     this.#jitterMs = Math.max(jitterMs, (this.#jitterMs + jitterMs) / 2) // too low costs more than too high, and these are few
   }
 
@@ -300,6 +298,10 @@ export class PathEstimate {
   #grownUpTo(roundTrips: number): number {
     return Math.max(this.#asked, Math.min(this.#asked * FAST_GROWTH, roundTrips * this.#fullBytes))
   }
+}
+
+function queueMs({ share, ms }: typeof SHORT_QUEUE, usualMs: number): number {
+  return share * usualMs + ms
 }
 
 function quantile(numbers: readonly number[], share: number): number {

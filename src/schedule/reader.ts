@@ -6,6 +6,7 @@
 
 import type { Range } from '../bytes/ranges.ts'
 import type { Location } from '../cache/generation.ts'
+import { pause } from './clock.ts'
 import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack, type Demand, type Filling, type WindowLimits } from './demand.ts'
 import { SEEK_BYTES, type PlanReader } from './plan.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -43,7 +44,7 @@ export class Reader {
   constructor(scheduler: Scheduler, id: number, kind: 'play' | 'fill', position: number, options: ReaderOptions) {
     this.#scheduler = scheduler
     this.id = id
-    this.movedAtMs = scheduler.nowMs
+    this.movedAtMs = scheduler.clock.nowMs()
     this.kind = kind
     this.#end = options.end ?? Number.POSITIVE_INFINITY
     const before = options.continues
@@ -89,7 +90,7 @@ export class Reader {
     const { runStart } = this.#demand
     this.#demand = this.#moved(this.#demand, position)
     if (this.#demand.runStart !== runStart) {
-      this.movedAtMs = this.#scheduler.nowMs
+      this.movedAtMs = this.#scheduler.clock.nowMs()
       this.#filling = NOT_FILLING
       if (this.kind === 'play') this.#scheduler.noteSeek(this.movedAtMs)
     }
@@ -129,7 +130,7 @@ export class Reader {
   async #arrival(position: number, options: WaitOptions): Promise<void> {
     await this.#scheduler.arrival(this, position, options)
     if (this.#demand.consumedBytes < SEEK_BYTES) return
-    await this.#scheduler.pause(GATHER_MS, options.signal)
+    await pause(this.#scheduler.clock, GATHER_MS, options.signal)
     options.signal?.throwIfAborted()
   }
 

@@ -9,7 +9,7 @@
 import { cancelled, SeekCacheError } from '../errors.ts'
 import { isAboutRange } from '../origin/retry.ts'
 import { intersect, type Range } from '../bytes/ranges.ts'
-import { Alarm, pause } from './clock.ts'
+import { Alarm, type Clock } from './clock.ts'
 import type { WindowLimits } from './demand.ts'
 import { Failures } from './failures.ts'
 import { InFlight, type InFlightEvents } from './in-flight.ts'
@@ -74,8 +74,8 @@ export class Scheduler {
     this.requestPlan()
   }
 
-  get nowMs(): number {
-    return this.#parts.clock.nowMs()
+  get clock(): Clock {
+    return this.#parts.clock
   }
 
   get readerCount(): number {
@@ -134,10 +134,6 @@ export class Scheduler {
     options.signal?.throwIfAborted()
     this.#failure = undefined
     await this.#waits.arrival(reader, position, options)
-  }
-
-  async pause(durationMs: number, signal: AbortSignal | undefined): Promise<void> {
-    await pause(this.#parts.clock, durationMs, signal)
   }
 
   #reasonForWait(position: number): string {
@@ -211,7 +207,7 @@ export class Scheduler {
 
   /** If it does not come, the plan is made again. */
   #expectSeek(): void {
-    const leftMs = this.#rhythm.nextExpectedMs - this.nowMs
+    const leftMs = this.#rhythm.nextExpectedMs - this.clock.nowMs()
     if (leftMs > 0) this.#seekMissed.set(leftMs)
     else this.#seekMissed.clear()
   }
@@ -273,7 +269,7 @@ export class Scheduler {
     return {
       onHead: () => this.requestPlan(), // the origin may send less than was asked for, lawfully
       onBytes: (fetch, position, bytes, isFirst) => {
-        if (isFirst) this.#onFirstByte(this.nowMs - fetch.startedMs, wasReady)
+        if (isFirst) this.#onFirstByte(this.clock.nowMs() - fetch.startedMs, wasReady)
         this.#onBytes(fetch, position, bytes)
       },
       onEnd: (fetch, error) => this.#onEnd(fetch, error),
@@ -286,20 +282,20 @@ export class Scheduler {
     this.#drop(fetch, fetch.isDraining ? 'cancelled' : 'stalled')
     if (!fetch.isDraining) {
       this.#waits.blame(fetch, new SeekCacheError('ERR_SEEKCACHE_TIMEOUT', 'the origin has stopped sending'))
-      if (!fetch.hasBytes) this.#failures.onSilence(fetch.startedMs, this.nowMs)
+      if (!fetch.hasBytes) this.#failures.onSilence(fetch.startedMs, this.clock.nowMs())
     }
     this.requestPlan()
   }
 
   #onFirstByte(durationMs: number, wasReady: boolean): void {
-    this.#parts.source.path.onFirstByte(durationMs, wasReady, this.#parts.clock.hasStoodStill)
+    this.#parts.source.path.onFirstByte(durationMs, wasReady, this.clock.hasStoodStill)
     this.#parts.telemetry.firstByteSeconds.observe(durationMs / 1000)
   }
 
   #onBytes(fetch: InFlight, position: number, bytes: Buffer): void {
     const { telemetry, store } = this.#parts
     telemetry.countOriginBytes(bytes.length)
-    this.#parts.source.path.onBytes(bytes.length, this.nowMs)
+    this.#parts.source.path.onBytes(bytes.length, this.clock.nowMs())
     this.#failures.onBytes()
     this.generation.write(position, bytes)
     this.#waits.wake({ start: position, end: position + bytes.length })
@@ -345,7 +341,7 @@ export class Scheduler {
     if (error.code === 'ERR_SEEKCACHE_ORIGIN_CHANGED') return this.supersede(error)
     const { log } = this.#parts.telemetry
     const resource = this.#parts.source.display
-    const remedy = this.#failures.remedyFor(error, fetch.startedMs, this.nowMs)
+    const remedy = this.#failures.remedyFor(error, fetch.startedMs, this.clock.nowMs())
     if (remedy.kind === 'retry') {
       log.info({ resource, tries: remedy.tries }, error.message)
       // No sooner than any failure says: an origin's Retry-After holds, whatever else breaks.

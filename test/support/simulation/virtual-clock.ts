@@ -79,7 +79,7 @@ export class VirtualClock {
       nowMs: () => clock.#nowMs,
       startTimer: (delayMs, onDue) => new VirtualTimer(clock, delayMs, onDue, false, running),
       soon: (onTold) => clock.soon(onTold),
-      hasStoodStill: false,
+      hasStoodStill: clock.hasStoodStill,
       get running() {
         return running.size
       },
