@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import { chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { access, chmod, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as elapse } from 'node:timers/promises'
@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
 import { connect } from '../src/client/cache.ts'
-import { OWN_REQUEST_MS } from '../src/schedule/player-rules.ts'
+import { OWN_REQUEST_MS, STALLED_MS } from '../src/schedule/player-rules.ts'
 import { fileContent } from './support/content.ts'
 import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type Script } from './support/fault-origin.ts'
@@ -438,6 +438,73 @@ test('a seek inside what mpv holds itself cuts no read, stalled or not', async (
   await mpv.seekPercent(95)
   await assertAtPercent(mpv, 95, film.seconds)
 })
+
+/** mpv at a seek that is stalled in its own read, and a curl that tells of it when it is let go, as one from a slow disk. */
+async function startLateHint() {
+  const folder = await tempDir('seekcache-late')
+  const [pid, go, told] = [folder.file('pid'), folder.file('go'), folder.file('told')] as const
+  const waiting = `echo $$ >'${pid}.new' && mv '${pid}.new' '${pid}'; while ! test -e '${go}'; do sleep 0.02; done`
+  await writeFile(folder.file('curl'), `#!/bin/sh\n${waiting}\n/usr/bin/curl "$@"\n>'${told}'\n`, { mode: 0o755 })
+  const film = await shortFilm()
+  const content = fileContent(film.files.mkv.path)
+  const middle = frozenMiddle(content.sizeBytes)
+  const origin = await startFaultOrigin({ content, script: middle.script })
+  const host = await startHost({ args: NO_LIMITS })
+  const env = { PATH: `${folder.path}:${process.env.PATH}` }
+  const mpv = await scriptedMpv({ cacheDir: host.cacheDir, env, args: ['--cache=no'] })
+  await mpv.open(origin.url('film.mkv'))
+  const sought = mpv.seekPercent(50)
+  sought.catch(() => {})
+  await origin.when('a stalled read', (seen) => seen.requests.some(({ outcome }) => outcome === 'stalled'))
+  await until('curl has been started', async () => await isThere(pid))
+  return {
+    film, mpv, sought, told,
+    curl: Number(await readFile(pid, 'utf8')),
+    tell: async () => await writeFile(go, ''),
+    release: () => {
+      middle.isOn = false
+      origin.release()
+    },
+    [Symbol.asyncDispose]: async () => {
+      await mpv[Symbol.asyncDispose]()
+      await host.stop()
+      await origin.stop()
+      await folder.remove()
+    },
+  }
+}
+
+async function isThere(file: string): Promise<boolean> {
+  return await access(file).then(() => true, () => false)
+}
+
+test('a hint that comes late cuts no read of its own seek', async () => {
+  await using late = await startLateHint()
+  await elapse(2 * OWN_REQUEST_MS) // what is tested is a time
+  await late.tell()
+  await until('the host is told', async () => await isThere(late.told))
+  await elapse(STALLED_MS + 50) // by then it would be cut
+  late.release()
+  await late.sought
+  await assertAtPercent(late.mpv, 50, late.film.seconds)
+})
+
+test('a hint that is not told when the picture is there is never told', async () => {
+  await using late = await startLateHint()
+  late.release()
+  await late.sought
+  await until('curl is gone', async () => !isRunning(late.curl))
+  assert.equal(await isThere(late.told), false)
+})
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
 
 /** What the script does not wait for before it tells the host of a seek, less what mpv's own timers may be late. */
 const QUICK_SEEK_MS = 40

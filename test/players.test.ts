@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
+import os from 'node:os'
 import { test } from 'node:test'
 import { setTimeout as elapse } from 'node:timers/promises'
 
 import { connect } from 'seekcache'
-import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, OWN_REQUEST_MS, targetOf } from '../src/schedule/player-rules.ts'
+import { continuesRun, endsInMs, isElsewhere, isLeft, isProbe, mayBeOwnRequest, OWN_REQUEST_MS, STALLED_MS, targetOf } from '../src/schedule/player-rules.ts'
 import { patternContent } from './support/content.ts'
 import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type Script } from './support/fault-origin.ts'
@@ -230,9 +231,9 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
   const url = served.url('one')
   const stalled = await get(url, 19_900_000)
   await stalled.take(100_000)
-  await elapse(OWN_REQUEST_MS + 10) // the announced rule: what has just begun may be the seek's own
+  await elapse(OWN_REQUEST_MS + 20) // the announced rule: what has just begun may be the seek's own
   const say = async (body: unknown): Promise<number> => (await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify(body) })).status
-  assert.equal(await say({ byte: 70_000_000 }), 204)
+  assert.equal(await say({ byte: 70_000_000, uptimeSeconds: os.uptime() }), 204)
   await within('the end of the stalled response', stalled.closed)
   assert.equal((await get(url, 20_000_000)).status, 503, 'a player that tries to go on there is told at once')
   await served.origin.when('the target', (origin) => origin.requests.some(({ range }) => range?.start === 70_000_000))
@@ -242,10 +243,10 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
   served.origin.setScript(undefined)
   served.origin.release()
   assert.equal((await again).status, 206, 'it was refused once')
-  await elapse(OWN_REQUEST_MS + 10)
-  assert.equal(await say({ timeSeconds: 75, durationSeconds: 100 }), 204)
+  await elapse(OWN_REQUEST_MS + 20)
+  assert.equal(await say({ timeSeconds: 75, durationSeconds: 100, uptimeSeconds: os.uptime() }), 204)
   await served.origin.when('the guess', (origin) => origin.requests.some(({ range }) => range?.start === 150_000_000))
-  for (const body of [{}, { byte: -1 }, { byte: 'x' }, { timeSeconds: 1 }, { timeSeconds: 1, durationSeconds: 0 }, 'text']) {
+  for (const body of [{}, { byte: -1 }, { byte: 'x' }, { timeSeconds: 1 }, { timeSeconds: 1, durationSeconds: 0 }, { byte: 1, uptimeSeconds: 'x' }, 'text']) {
     assert.equal(await say(body), 400, JSON.stringify(body))
   }
   assert.equal((await fetch(served.url('one', '/hint'))).status, 405)
@@ -257,19 +258,30 @@ test('an announced seek ends a read that is stalled elsewhere, refuses to go on 
 test('a seek that is announced after its own request has come is fetched there, not where it was guessed to be', async () => {
   await using served = await serve()
   const url = served.url('one')
-  for (let percent = 60; percent < 80; percent++) {
-    const askedMs = performance.now()
-    const own = await get(url, 50_000_000)
-    await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify({ timeSeconds: percent, durationSeconds: 100 }) })
-    const isSoon = performance.now() - askedMs < OWN_REQUEST_MS // later the request counts for an earlier one's
-    await own.take(MIB)
-    own.destroy()
-    if (!isSoon) continue
-    const guess = percent * 2_000_000
-    const guessed = served.origin.requests.filter(({ range }) => range?.start !== undefined && Math.abs(range.start - guess) < MIB)
-    return assert.deepEqual(guessed.map(({ range }) => range), [])
+  const uptimeSeconds = os.uptime()
+  const own = await get(url, 50_000_000)
+  await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify({ timeSeconds: 60, durationSeconds: 100, uptimeSeconds }) })
+  await own.take(MIB)
+  own.destroy()
+  const guessed = served.origin.requests.filter(({ range }) => range?.start !== undefined && Math.abs(range.start - 120_000_000) < MIB)
+  assert.deepEqual(guessed.map(({ range }) => range), [])
+})
+
+test('a seek that is announced late, or without its time, cuts no read that may be its own', async () => {
+  await using served = await serve({ script: frozen })
+  const sought = os.uptime()
+  const own = await get(served.url('one'), 19_900_000)
+  await own.take(100_000)
+  await elapse(2 * OWN_REQUEST_MS) // as a script's curl from a slow disk
+  for (const uptimeSeconds of [sought, sought + 1e6, undefined]) {
+    const body = JSON.stringify({ timeSeconds: 75, durationSeconds: 100, uptimeSeconds })
+    assert.equal((await fetch(served.url('one', '/hint'), { method: 'POST', body })).status, 204)
   }
-  assert.fail('no hint came soon after its request')
+  await elapse(STALLED_MS + 50) // by then it would be cut: what is tested is a time
+  served.origin.setScript(undefined)
+  served.origin.release()
+  await own.take(MIB)
+  own.destroy()
 })
 
 test('an announced seek leaves alone who is another player, who reads, and who waits at the target', async () => {
@@ -277,8 +289,8 @@ test('an announced seek leaves alone who is another player, who reads, and who w
   const other = await get(served.url('other'), 19_900_000)
   const same = await get(served.url('one'), 19_900_000)
   await Promise.all([other.take(100_000), same.take(100_000)])
-  await elapse(OWN_REQUEST_MS + 10)
-  await fetch(served.url('one', '/hint'), { method: 'POST', body: '{"byte":20000000}' })
+  await elapse(OWN_REQUEST_MS + 20)
+  await fetch(served.url('one', '/hint'), { method: 'POST', body: JSON.stringify({ byte: 20_000_000, uptimeSeconds: os.uptime() }) })
   const there = get(served.url('one'), 20_000_000)
   served.origin.setScript(undefined)
   served.origin.release()
@@ -326,7 +338,10 @@ test('rules: what goes on, what is a look, what is left, and what ends for a see
   assert.equal(isProbe({ start: 0, end: 64 * 1024 }, true), false)
   assert.equal(isProbe({ start: 0, end: MIB }, false), false)
   assert.deepEqual([isLeft(1999), isLeft(2000)], [false, true])
-  assert.deepEqual([endsInMs(100, 100), endsInMs(300, 40), endsInMs(300, 5000)], [undefined, 60, 0])
+  assert.deepEqual([endsInMs(100), endsInMs(40), endsInMs(5000)], [0, 60, 0])
+  for (const [ageMs, soughtMsAgo, isSo] of [[249, 0, true], [250, 0, false], [1249, 1000, true], [1250, 1000, false], [5249, undefined, true], [5250, undefined, false]] as const) {
+    assert.equal(mayBeOwnRequest(ageMs, soughtMsAgo), isSo, `${ageMs} ms old, sought ${soughtMsAgo} ms ago`)
+  }
   assert.deepEqual([targetOf({ byte: 7 }, 100), targetOf({ byte: 700 }, 100)], [7, 99])
   assert.deepEqual([targetOf({ timeSeconds: 50, durationSeconds: 200 }, 1000), targetOf({ timeSeconds: 9, durationSeconds: 3 }, 1000)], [250, 999])
   assert.equal(isElsewhere({ byte: 1000 }, 1000), false)

@@ -377,9 +377,10 @@ end
 -- two cores as the seek itself (a seek to a cached place took 25 ms instead of 14).
 local HINT_AFTER_SECONDS = 0.05
 
--- Of the seeks that have not shown a picture yet the last one, until it is told.
+-- Of the seeks that have not shown a picture yet the last one, until it is told; then what aborts the telling.
 local hint_due = nil
 local hint_timer = nil
+local telling = nil
 
 local function forget_hint()
     hint_due = nil
@@ -387,21 +388,43 @@ local function forget_hint()
     hint_timer = nil
 end
 
+-- The picture is there, or the file has ended: what a slow curl would still say is not so any more.
+local function withdraw_hint()
+    forget_hint()
+    if telling then mp.abort_async_command(telling) end
+    telling = nil
+end
+
+-- Seconds since this machine's boot, or nil. By it the host tells requests of before a seek from the seek's own, however
+-- long curl takes: who cuts those ends the film.
+local function uptime_seconds()
+    local file = io.open("/proc/uptime")
+    if not file then return nil end
+    local seconds = file:read("*n")
+    file:close()
+    return seconds
+end
+
 mp.register_event("seek", function()
     if not exchange or not may_hint() then return end
+    local sought = uptime_seconds()
     local time, duration = mp.get_property_number("time-pos"), mp.get_property_number("duration")
     if not time or not duration or duration <= 0 or is_held(time) then return end
-    hint_due = ('{"timeSeconds":%.3f,"durationSeconds":%.3f}'):format(math.max(time, 0), duration)
+    hint_due = ('{"timeSeconds":%.3f,"durationSeconds":%.3f%s}'):format(
+        math.max(time, 0), duration, sought and (',"uptimeSeconds":%.2f'):format(sought) or "")
     hint_timer = hint_timer or mp.add_timeout(HINT_AFTER_SECONDS, function()
         local body = hint_due
         forget_hint()
-        to_host(exchange, "hint", body, MESSAGE_SECONDS, function(result)
-            if result.status ~= 0 then msg.debug("the host was not told of the seek") end
+        local told
+        told = to_host(exchange, "hint", body, MESSAGE_SECONDS, function(result)
+            if telling == told then telling = nil end
+            if result.status ~= 0 and not result.killed_by_us then msg.debug("the host was not told of the seek") end
         end)
+        telling = told
     end)
 end)
 
-mp.register_event("playback-restart", forget_hint)
+mp.register_event("playback-restart", withdraw_hint)
 
 -- Until the file ends there is always one request open by which the host can ask for a fresh URL.
 local listen_for_renewal
@@ -441,7 +464,7 @@ end)
 mp.register_event("end-file", function()
     if exchange and exchange.poll then mp.abort_async_command(exchange.poll) end
     exchange = nil
-    forget_hint()
+    withdraw_hint()
 end)
 
 local function open_through(proxy)
@@ -496,7 +519,7 @@ end
 
 mp.add_hook("on_load", 50, function(hook)
     exchange, refused = nil, {}
-    forget_hint()
+    withdraw_hint()
     exchange_file(hook)
 end)
 

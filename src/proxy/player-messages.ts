@@ -7,6 +7,7 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import os from 'node:os'
 import * as v from 'valibot'
 
 import { SeekIntent } from '../control/protocol.ts'
@@ -24,6 +25,11 @@ const MAX_BODY_BYTES = 64 * 1024
 const POLL_MS = 25_000
 /** From the end of one such request to the next one. */
 const BETWEEN_POLLS_MS = 3_000
+
+/** With the time of the seek, by the machine's clock since its boot: scripts have no finer one that is the host's too. */
+const Hint = v.intersect([SeekIntent, v.object({ uptimeSeconds: v.optional(v.pipe(v.number(), v.minValue(0))) })])
+/** Of that clock's readings. */
+const UPTIME_STEP_MS = 10
 
 const RenewalAnswer = v.object({
   renewal: v.pipe(v.number(), v.safeInteger()),
@@ -53,9 +59,9 @@ export class PlayerMessages {
   }
 
   async #hint(request: IncomingMessage, response: ServerResponse, { spec, player }: PlayerRequest): Promise<void> {
-    const intent = parsed(SeekIntent, await bodyOf(request))
+    const { uptimeSeconds, ...intent } = parsed(Hint, await bodyOf(request))
     const media = this.#library.opened(spec)
-    if (media !== undefined) this.#players.announce(media, player, intent)
+    if (media !== undefined) this.#players.announce(media, player, intent, msSince(uptimeSeconds))
     response.writeHead(204).end()
   }
 
@@ -152,6 +158,13 @@ class ScriptRenewer {
       this.#onGone()
     }, BETWEEN_POLLS_MS).unref()
   }
+}
+
+/** Undefined without a time, or with one that is not of this clock: it is still to come. */
+function msSince(uptimeSeconds: number | undefined): number | undefined {
+  if (uptimeSeconds === undefined) return undefined
+  const ms = (os.uptime() - uptimeSeconds) * 1000
+  return ms < -UPTIME_STEP_MS ? undefined : Math.max(0, ms)
 }
 
 function nameOf(key: string, { player }: PlayerRequest): string {

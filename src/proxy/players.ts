@@ -44,9 +44,12 @@ export class Players {
     return player
   }
 
-  /** The player of that name is about to go there; without a name, all that have none. */
-  announce(media: CachedMedia, name: string | undefined, intent: SeekIntent): void {
-    for (const player of this.#players.get(media)?.values() ?? []) if (player.name === name) player.announce(intent)
+  /**
+   * The player of that name is about to go there; without a name, all that have none.
+   * @param soughtMsAgo undefined: nobody knows
+   */
+  announce(media: CachedMedia, name: string | undefined, intent: SeekIntent, soughtMsAgo: number | undefined): void {
+    for (const player of this.#players.get(media)?.values() ?? []) if (player.name === name) player.announce(intent, soughtMsAgo)
   }
 }
 
@@ -141,12 +144,14 @@ export class Player {
 
   /**
    * Reads that wait elsewhere end, and what is there begins to be fetched: not where the seek's own request has come already,
-   * for that tells the place, and a guessed one would be fetched in its way.
+   * for that tells the place, and a guessed one would be fetched in its way. Who ends the seek's own read has a player that
+   * loses the index it was looking up, or takes the place for the film's end.
    */
-  announce(intent: SeekIntent): void {
-    const hasCome = [...this.#connections].some(({ ageMs }) => mayBeOwnRequest(ageMs))
+  announce(intent: SeekIntent, soughtMsAgo: number | undefined): void {
+    let hasCome = false
     for (const connection of this.#connections) {
-      connection.endIfStalled(intent, (position) => this.#refused.push({ position, untilMs: performance.now() + REFUSAL_MS }))
+      if (mayBeOwnRequest(connection.ageMs, soughtMsAgo)) hasCome = true
+      else connection.endIfStalled(intent, (position) => this.#refused.push({ position, untilMs: performance.now() + REFUSAL_MS }))
     }
     if (!hasCome) this.#next.keep(targetOf(intent, this.#media.record.sizeBytes), INTENT_MS)
   }
@@ -276,14 +281,12 @@ export class PlayerConnection {
   endIfStalled(intent: SeekIntent, onEnd: (position: number) => void): void {
     const sinceMs = this.#waitingSinceMs
     if (sinceMs === undefined || !isElsewhere(intent, this.#position)) return
-    const delayMs = endsInMs(this.ageMs, performance.now() - sinceMs)
-    if (delayMs === undefined) return
     const end = (): void => {
       if (this.#isClosed || this.#waitingSinceMs !== sinceMs) return
       onEnd(this.#position)
       this.#parts.cut()
     }
-    setTimeout(end, delayMs).unref()
+    setTimeout(end, endsInMs(performance.now() - sinceMs)).unref()
   }
 
   close(isDone: boolean): void {

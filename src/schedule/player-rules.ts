@@ -18,13 +18,18 @@ const STEP_BACK_BYTES = 16 * 1024 * 1024
 /** A player that takes nothing for so long is paused, or has left this connection for another one. */
 const BLOCKED_MS = 2_000
 /** A read that waits so long is stalled as far as a seek is concerned. */
-const STALLED_MS = 100
-/** What tells of a seek may come later than the seek's own first request; a request so young may be that. */
+export const STALLED_MS = 100
+/** A seek's own first request may come so long before it is known that there was a seek. */
 export const OWN_REQUEST_MS = 250
+/** What tells of a seek comes at most so long after it: a script starts a process for that, which took 300 ms from a slow disk. */
+const TOLD_WITHIN_MS = 5_000
 
-/** Whether a request of that age may be the one of a seek that was announced now. */
-export function mayBeOwnRequest(requestAgeMs: number): boolean {
-  return requestAgeMs < OWN_REQUEST_MS
+/**
+ * Whether a request of that age may be the one of a seek that was so long ago.
+ * @param soughtMsAgo undefined: nobody knows
+ */
+export function mayBeOwnRequest(requestAgeMs: number, soughtMsAgo = TOLD_WITHIN_MS): boolean {
+  return requestAgeMs < soughtMsAgo + OWN_REQUEST_MS
 }
 
 /** Whether a request that asks for this goes on where a run of the same player was. */
@@ -42,12 +47,9 @@ export function isLeft(blockedForMs: number): boolean {
   return blockedForMs >= BLOCKED_MS
 }
 
-/**
- * In how long a read that waits is to end for a seek that was announced now, should it wait until then; undefined: never.
- * Who ends the seek's own read loses the index that the player was looking up, and the seek hangs.
- */
-export function endsInMs(requestAgeMs: number, waitedMs: number): number | undefined {
-  return mayBeOwnRequest(requestAgeMs) ? undefined : Math.max(0, STALLED_MS - waitedMs)
+/** In how long a read that waits is to end for a seek that was announced now, should it wait until then. */
+export function endsInMs(waitedMs: number): number {
+  return Math.max(0, STALLED_MS - waitedMs)
 }
 
 /** A seek that was announced comes within this. */
