@@ -35,8 +35,8 @@ function methodOf(effort: Effort, stolen: Stolen): string {
   const seeks = effort.places.length
   return `## How
 
-The origin is nginx in a network namespace; players and caches are in another one. Between them is an emulated link with the
-kernel's TCP, cubic, at both ends, and a queue of 100 ms that drops what does not fit; its round trip and rate are
+The origin is nginx in a network namespace, its films in memory; players and caches are in another one. Between them is an
+emulated link with the kernel's TCP, cubic, at both ends, and a queue of 100 ms that drops what does not fit; its round trip and rate are
 ${links}. The film is noise of ${FILM.kilobitsPerSecond / 1000} Mbit/s and ${FILM.seconds} s
 with a key frame every ${FILM.gopSeconds} s, as Matroska and as MP4, the index at the end in both. All programs run with their defaults.
 The drivers take turns, ${effort.rounds} round${effort.rounds === 1 ? '' : 's'} of them, each turn in a process of its own with a cache that is empty at its start. There are
