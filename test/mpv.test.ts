@@ -15,6 +15,7 @@ import { promisify } from 'node:util'
 
 import { connect } from '../src/client/cache.ts'
 import { OWN_REQUEST_MS, STALLED_MS } from '../src/schedule/player-rules.ts'
+import { isRunning } from './support/children.ts'
 import { fileContent } from './support/content.ts'
 import { until, within } from './support/deadline.ts'
 import { startFaultOrigin, type Script } from './support/fault-origin.ts'
@@ -466,6 +467,7 @@ async function startLateHint() {
       origin.release()
     },
     [Symbol.asyncDispose]: async () => {
+      await writeFile(go, '') // a curl that waits on would keep mpv's pipes open
       await mpv[Symbol.asyncDispose]()
       await host.stop()
       await origin.stop()
@@ -496,15 +498,6 @@ test('a hint that is not told when the picture is there is never told', async ()
   await until('curl is gone', async () => !isRunning(late.curl))
   assert.equal(await isThere(late.told), false)
 })
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
-  }
-}
 
 /** What the script does not wait for before it tells the host of a seek, less what mpv's own timers may be late. */
 const QUICK_SEEK_MS = 40

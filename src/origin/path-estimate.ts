@@ -21,7 +21,8 @@ const SPAN_RTTS = 3
 const RATE_HOLDS_MS = 1_500
 /**
  * A round trip that was not met, give or take a tenth, and the jitter are measured anew after so long (BBR holds its round trip
- * for 10 s): a queue of ours and a jitter look alike until less is asked for. Where jitter was taken for a queue, first bytes that took up to 60 ms more on a link of 60 ms and 80 Mbit/s left a sixth of its rate.
+ * for 10 s): a queue of ours and a jitter look alike until less is asked for. Where jitter was taken for a queue, first bytes
+ * that took up to 60 ms more on a link of 60 ms and 80 Mbit/s left a sixth of its rate.
  */
 const MIN_MEASURED_HOLDS_MS = 10_000
 const MEASURED_HOLDS_ROUND_TRIPS = 100

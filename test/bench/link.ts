@@ -9,7 +9,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-import { endWithThisProcess } from '../support/children.ts'
+import { endWithThisProcess, isRunning } from '../support/children.ts'
 import { within } from '../support/deadline.ts'
 import { tempDir } from '../support/temp-dir.ts'
 
@@ -117,15 +117,6 @@ function removeLeftNamespaces(): void {
       process.kill(Number(left), 'SIGTERM')
     }
     spawnSync('ip', ['netns', 'del', name])
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch {
-    return false
   }
 }
 

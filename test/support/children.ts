@@ -24,3 +24,13 @@ function endAll(): void {
 function leave(): void {
   process.exit(1)
 }
+
+/** Whether there is such a process. */
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
