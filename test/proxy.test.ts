@@ -2,9 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer, request as httpRequest, type IncomingMessage } from 'node:http'
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 
 import { ReadBuffers, sendRange } from '../src/proxy/body.ts'
 import { decide } from '../src/proxy/conditions.ts'
@@ -228,6 +229,53 @@ test('what has been read is on its way before the next read begins', async () =>
   server.close()
   assert.ok(sentBytes[0] === 0 && sentBytes[1]! > 1000 && sentBytes[2] === sentBytes[1]! + 1000, String(sentBytes))
 })
+
+test('a response that is cut leaves its buffers to the next one, and nothing of that one goes out in it', async () => {
+  const buffers = new ReadBuffers()
+  const given = new Set<ArrayBufferLike>()
+  const sent: Promise<void>[] = []
+  let count = 0
+  const server = createServer((_, response) => {
+    const fill = ++count
+    const left = new AbortController()
+    response.once('close', () => left.abort())
+    const read = async (_position: number, maxBytes: number, target: () => Buffer): Promise<Buffer> => {
+      await setImmediate()
+      given.add(target().buffer)
+      return target().subarray(0, maxBytes).fill(fill)
+    }
+    const onFirst = (): void => void response.writeHead(200, { 'content-length': 1e9 })
+    const parts = { response, range: { start: 0, end: 1e9 }, buffers, read, onFirst, onSent: () => {}, signal: left.signal }
+    sent.push(assert.rejects(sendRange(parts)))
+    void cutWhenFull(response)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const received: Promise<Set<number>>[] = []
+  for (let turn = 0; turn < 10; turn++) {
+    const [response] = (await once(httpRequest(url, { agent: false }).end(), 'response')) as [IncomingMessage]
+    await within('the end of a response that is cut', sent[turn]!)
+    received.push(bytesIn(response))
+  }
+  for (const [turn, bytes] of (await Promise.all(received)).entries()) assert.deepEqual([...bytes], [turn + 1])
+  server.close()
+  assert.equal(given.size, 4, 'two of each length, for all of them')
+})
+
+/** When its client has taken nothing for a while. */
+async function cutWhenFull(response: ServerResponse): Promise<void> {
+  for (let turns = 0; turns < 100; turns = response.writableLength > 0 ? turns + 1 : 0) await setImmediate()
+  response.destroy()
+}
+
+/** Of a response that is cut in the end. */
+async function bytesIn(response: IncomingMessage): Promise<Set<number>> {
+  const bytes = new Set<number>()
+  await assert.rejects(async () => {
+    for await (const piece of response) for (const byte of piece as Buffer) bytes.add(byte)
+  })
+  return bytes
+}
 
 test('a file that changes while it is sent cuts the connection, and the next request gets the new one', async () => {
   const [content, changed] = [1, 2].map((seed) => patternContent(12_000_000, seed)) as [Content, Content]
