@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 
-import { ReadBuffers, sendRange } from '../src/proxy/body.ts'
+import { type RangeParts, ReadBuffers, sendRange } from '../src/proxy/body.ts'
 import { decide } from '../src/proxy/conditions.ts'
 import { patternContent, type Content } from './support/content.ts'
 import { within } from './support/deadline.ts'
@@ -189,76 +189,117 @@ test('a body that breaks off upstream is continued where it broke, and never sho
   assert.ok((await bytesOf(await get(served.url))).equals(CONTENT.read(0, CONTENT.sizeBytes)))
 })
 
+interface Sender extends AsyncDisposable {
+  readonly url: string
+  /** How each answer has ended. */
+  readonly sent: readonly Promise<void>[]
+}
+
+/** Answers every request by so many bytes, read as it is told. */
+async function startSender(lengthBytes: number, partsOf: (response: ServerResponse) => Pick<RangeParts, 'read'> & Partial<RangeParts>): Promise<Sender> {
+  const sent: Promise<void>[] = []
+  const send = async (response: ServerResponse): Promise<void> => {
+    const left = new AbortController()
+    response.once('close', () => left.abort())
+    try {
+      await sendRange({
+        response,
+        range: { start: 0, end: lengthBytes },
+        buffers: new ReadBuffers(),
+        signal: left.signal,
+        untilStaying: async () => {},
+        onFirst: () => void response.writeHead(206, { 'content-length': lengthBytes }),
+        onSent: () => {},
+        ...partsOf(response),
+      })
+      response.end()
+    } catch (error) {
+      response.destroy()
+      throw error
+    }
+  }
+  const server = createServer((_, response) => {
+    const sending = send(response)
+    sending.catch(() => {}) // for who asks
+    sent.push(sending)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, sent, [Symbol.asyncDispose]: async () => void server.close() }
+}
+
 for (const pieces of [1, 2, 3, 4]) {
   test(`what has been read goes out before a response breaks off: ${pieces} pieces of it`, async () => {
-    const server = createServer((_, response) => {
-      const read = async (position: number): Promise<Buffer> => {
-        if (position === pieces * 1000) throw new Error('no more')
-        return CONTENT.read(position, position + 1000)
-      }
-      const onFirst = (): void => void response.writeHead(206, { 'content-length': 100_000 })
-      const parts = { response, range: { start: 0, end: 100_000 }, buffers: new ReadBuffers(), read, onFirst, onSent: () => {}, signal: AbortSignal.timeout(60_000) }
-      sendRange(parts).catch(() => response.destroy())
-    }).listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const response = await get(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+    const read = async (position: number): Promise<Buffer> => {
+      if (position === pieces * 1000) throw new Error('no more')
+      return CONTENT.read(position, position + 1000)
+    }
+    await using sender = await startSender(100_000, () => ({ read }))
+    const response = await get(sender.url)
     const received: Uint8Array[] = []
     await assert.rejects(async () => {
       for await (const bytes of response.body!) received.push(bytes as Uint8Array)
     })
     assert.ok(Buffer.concat(received).equals(CONTENT.read(0, pieces * 1000)))
-    server.close()
   })
 }
 
 test('what has been read is on its way before the next read begins', async () => {
   const sentBytes: number[] = []
-  const server = createServer((_, response) => {
-    const { socket } = response
-    const read = async (position: number): Promise<Buffer> => {
+  await using sender = await startSender(3000, ({ socket }) => ({
+    read: async (position) => {
       sentBytes.push(socket!.bytesWritten - socket!.writableLength)
       return CONTENT.read(position, position + 1000)
-    }
-    const onFirst = (): void => void response.writeHead(206, { 'content-length': 3000 })
-    const parts = { response, range: { start: 0, end: 3000 }, buffers: new ReadBuffers(), read, onFirst, onSent: () => {}, signal: AbortSignal.timeout(60_000) }
-    void sendRange(parts).then(() => response.end())
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const response = await get(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
-  assert.ok((await bytesOf(response)).equals(CONTENT.read(0, 3000)))
-  server.close()
+    },
+  }))
+  assert.ok((await bytesOf(await get(sender.url))).equals(CONTENT.read(0, 3000)))
   assert.ok(sentBytes[0] === 0 && sentBytes[1]! > 1000 && sentBytes[2] === sentBytes[1]! + 1000, String(sentBytes))
+})
+
+test('a player may leave before more is read than it wants of a header: once, and only of a long answer', async () => {
+  for (const [lengthBytes, restsAt] of [[400_000, []], [5_000_000, [512 * 1024]]] as const) {
+    const rests: number[] = []
+    let readBytes = 0
+    await using sender = await startSender(lengthBytes, () => ({
+      read: async (position, maxBytes) => {
+        const bytes = CONTENT.read(position, position + maxBytes)
+        readBytes += bytes.length
+        return bytes
+      },
+      untilStaying: async () => {
+        rests.push(readBytes)
+        await setImmediate()
+        assert.equal(readBytes, rests.at(-1), 'nothing is read meanwhile')
+      },
+    }))
+    assert.ok((await bytesOf(await get(sender.url))).equals(CONTENT.read(0, lengthBytes)))
+    await Promise.all(sender.sent)
+    assert.deepEqual(rests, restsAt)
+  }
 })
 
 test('a response that is cut leaves its buffers to the next one, and nothing of that one goes out in it', async () => {
   const buffers = new ReadBuffers()
   const given = new Set<ArrayBufferLike>()
-  const sent: Promise<void>[] = []
   let count = 0
-  const server = createServer((_, response) => {
+  await using sender = await startSender(1e9, (response) => {
     const fill = ++count
-    const left = new AbortController()
-    response.once('close', () => left.abort())
-    const read = async (_position: number, maxBytes: number, target: () => Buffer): Promise<Buffer> => {
-      await setImmediate()
-      given.add(target().buffer)
-      return target().subarray(0, maxBytes).fill(fill)
-    }
-    const onFirst = (): void => void response.writeHead(200, { 'content-length': 1e9 })
-    const parts = { response, range: { start: 0, end: 1e9 }, buffers, read, onFirst, onSent: () => {}, signal: left.signal }
-    sent.push(assert.rejects(sendRange(parts)))
     void cutWhenFull(response)
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    return {
+      buffers,
+      read: async (_position, maxBytes, target) => {
+        await setImmediate()
+        given.add(target().buffer)
+        return target().subarray(0, maxBytes).fill(fill)
+      },
+    }
+  })
   const received: Promise<Set<number>>[] = []
   for (let turn = 0; turn < 10; turn++) {
-    const [response] = (await once(httpRequest(url, { agent: false }).end(), 'response')) as [IncomingMessage]
-    await within('the end of a response that is cut', sent[turn]!)
+    const [response] = (await once(httpRequest(sender.url, { agent: false }).end(), 'response')) as [IncomingMessage]
+    await within('the end of a response that is cut', assert.rejects(sender.sent[turn]!))
     received.push(bytesIn(response))
   }
   for (const [turn, bytes] of (await Promise.all(received)).entries()) assert.deepEqual([...bytes], [turn + 1])
-  server.close()
   assert.equal(given.size, 4, 'two of each length, for all of them')
 })
 

@@ -14,6 +14,12 @@ export const READ_BYTES = 1024 * 1024
  */
 const SHORT_READ_BYTES = 128 * 1024
 const SHORT_READS = 4
+/**
+ * Then it is given so long to leave: it opens a film by two or three requests that it leaves when it has seen a header or the
+ * index, and what the sockets take of them beyond is copied for nothing, on the processors that prepare the picture. mpv had it
+ * after 41 ms where it had been 45 (MP4), after 32 for 33 (Matroska; medians of 50 on two cores, nginx: 39 and 28).
+ */
+export const LEAVING_MS = 3
 
 /** Reads from `position` on; into what `target` gives, unless the bytes are in memory anyway, and not any more when it has ended. */
 export type ReadBytes = (position: number, maxBytes: number, target: () => Buffer) => Promise<Buffer>
@@ -24,6 +30,8 @@ export interface RangeParts {
   readonly buffers: ReadBuffers
   readonly read: ReadBytes
   readonly signal: AbortSignal
+  /** Called once, when so much has been read that who wanted a header or the index has it; ends after `LEAVING_MS`, or with the signal. */
+  readonly untilStaying: () => Promise<void>
   /** The first bytes are there: the head can be written. */
   readonly onFirst: () => void
   readonly onSent: (lengthBytes: number) => void
@@ -35,13 +43,18 @@ export interface RangeParts {
  * asks for more than it takes; its buffers go back as well, for its socket's descriptor is closed and nothing more is sent from
  * them.
  */
-export async function sendRange({ response, range, buffers, read, signal, onFirst, onSent }: RangeParts): Promise<void> {
+export async function sendRange({ response, range, buffers, read, signal, untilStaying, onFirst, onSent }: RangeParts): Promise<void> {
   const short = [new Slot(response, buffers.short), new Slot(response, buffers.short)]
   const long = [new Slot(response, buffers.long), new Slot(response, buffers.long)]
   const slots = [...short, ...long]
   let position = range.start
+  let isStaying = false
   try {
     for (let turn = 0; position < range.end; turn++) {
+      if (!isStaying && position - range.start >= SHORT_READS * SHORT_READ_BYTES) {
+        await untilStaying()
+        isStaying = true
+      }
       const slot = (turn < SHORT_READS ? short : long)[turn % 2]!
       await slot.isFree
       signal.throwIfAborted()

@@ -15,8 +15,9 @@ import { cancelled, SeekCacheError } from '../errors.ts'
 import type { MediaLibrary } from '../media.ts'
 import type { Renewals } from '../origin/renewals.ts'
 import type { CachedMedia, PassthroughMedia } from '../opening.ts'
+import { pause, SYSTEM_CLOCK } from '../schedule/clock.ts'
 import type { Telemetry } from '../telemetry.ts'
-import { READ_BYTES, ReadBuffers, sendPiece, sendRange } from './body.ts'
+import { LEAVING_MS, READ_BYTES, ReadBuffers, sendPiece, sendRange } from './body.ts'
 import { decide } from './conditions.ts'
 import { Connections, descriptorLimit, maxConnections } from './connections.ts'
 import { isMessage, refusalOf } from './guard.ts'
@@ -226,6 +227,7 @@ export class Proxy {
           return await connection.read(position, maxBytes, { deadlineMs, signal }, target)
         },
         signal,
+        untilStaying: async () => await pause(SYSTEM_CLOCK, LEAVING_MS, signal),
         onFirst: writeHead,
         onSent: (lengthBytes) => this.#parts.telemetry.servedBytes.inc(lengthBytes),
       })
