@@ -245,6 +245,18 @@ test('a new link is full soon, though its player seeks at first; what is asked f
   assert.ok(mostBytes <= 2 * 62 * linkBytesPerMs, `${mostBytes} bytes asked for`)
 })
 
+test('connections that come in bursts, some behind others, do not make more asked for than fills the link', () => {
+  // First bytes over eight connections after a seek, 80 Mbit/s and 60 ms: their windows grow by themselves.
+  const bursts = [61, 61, 62, 62, 69, 71, 73, 74, 75, 76, 79, 79]
+  const estimate = new PathEstimate({ rttMs: 60, bytesPerMs: 10_000, roundTripsAsked: 1 })
+  for (let nowMs = 0; nowMs < 1_500; nowMs += 10) {
+    estimate.onReadahead(true)
+    estimate.onBytes(80_000, nowMs)
+    estimate.onFirstByte(bursts[(nowMs / 10) % bursts.length]!, true)
+  }
+  assert.ok(estimate.askedBytes <= 1.3 * 60 * 10_000, `${estimate.askedBytes} bytes`)
+})
+
 test('a seek’s small pieces do not shrink readahead', () => {
   const estimate = new PathEstimate({ rttMs: 60, bytesPerMs: 10_000, roundTripsAsked: 1.5 })
   const before = estimate.readahead(8).pieceBytes

@@ -308,6 +308,18 @@ test('what a seek needs is read as it comes, what follows as it gathers', async 
   assert.ok(gapsMs.seek.some((gapMs) => gapMs < GATHER_MS), `${Math.min(...gapsMs.seek)} ms apart`)
 })
 
+test('short pieces for a seek teach nothing of how much readahead may ask for', async () => {
+  const simulation = new Simulation({ ...CALM, sizeBytes: 128 * 1024 * KIB, initialWindowBytes: 64 * 1024 * KIB, maxWindowBytes: 64 * 1024 * KIB })
+  await simulation.run([async () => {
+    const session = new PlayerSession(simulation, 'play', 0)
+    await session.read(SEEK_BYTES / 2, 64 * KIB, 1e9) // and stays there, as a player that is paused
+    await simulation.clock.sleep(6_000)
+    const { askedBytes } = simulation.origin.path
+    assert.ok(askedBytes <= 1.5 * ROUND_TRIP_BYTES, `${askedBytes} bytes, a full link holds ${ROUND_TRIP_BYTES}`)
+    session.close()
+  }])
+})
+
 test('a skip ahead within the window is as fast as any other seek', async () => {
   const random = randomOf(SEED)
   const alone = await oneSeek(random)

@@ -46,7 +46,8 @@ const LONG_QUEUE = { share: 0.25, ms: 5 }
  * Up to what fills any link it grows fast, and while the rate rises with it up to twice what that rate fills (BBR's window), as
  * what fills the link is not known before; so it does from the start until a queue shows or the rate stands still, also while a
  * player's first bytes are urgent: 80 Mbit/s were full 1.1 s after an opening, and 2.3 s without. Beyond, it grows by a part of
- * a round trip in each span, for its effect shows late.
+ * a round trip in each span, for its effect shows late, and only while most first bytes meet no queue: connections that seeks have
+ * left in slow start come in bursts, some behind others, and asking for more makes neither faster. It only makes pieces longer.
  */
 const FAST_GROWTH = 1.5
 /** Less than what growing fast brings to the span after it, as one part of that came before. */
@@ -222,6 +223,7 @@ export class PathEstimate {
     const isRising = rate > RISING * (this.#bytesPerMs ?? 0)
     const isTold = span.firstBytesMs.length > 0
     const isUnfilled = isTold ? this.#isQueueShort(quantile(span.firstBytesMs, 1 / 4)) : span.wasHeldUp
+    const isWithoutQueue = isTold && this.#isQueueShort(quantile(span.firstBytesMs, 1 / 2))
     if (!isUnfilled || rate > (this.#bytesPerMs ?? 0)) this.#learnRate(rate, durationMs)
     if (!isTold && !span.wasHeldUp) return
     const excessMs = isTold ? quantile(span.firstBytesMs, 1 / 2) - this.#usualMs - this.#long : 0
@@ -236,8 +238,8 @@ export class PathEstimate {
     if (excessMs > 0) {
       const surplusBytes = (excessMs + (this.#long - this.#short) / 2) * rate
       this.#askedBytes = Math.max(this.#asked - surplusBytes, this.#asked * SHRINKAGE)
-    } else if (isTold && isUnfilled) this.#askedBytes = this.#grown(isRising)
-    else if (isUnfilled) this.#askedBytes = this.#grownUpTo(FAST_ROUND_TRIPS) // a queue would not show
+    } else if (isWithoutQueue) this.#askedBytes = this.#grown(isRising)
+    else if (isUnfilled) this.#askedBytes = this.#grownUpTo(FAST_ROUND_TRIPS) // a queue shows at times, or would not show
   }
 
   /** The highest rate of the last spans. */

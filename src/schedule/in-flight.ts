@@ -47,6 +47,8 @@ export interface InFlightParts {
 export class InFlight {
   readonly id: number
   readonly startedMs: number
+  /** Of all that it was to bring when it was begun. */
+  readonly lengthBytes: number
   /** What is still to come. */
   start: number
   end: number
@@ -71,6 +73,7 @@ export class InFlight {
     this.startedMs = this.#heardMs = this.#momentMs = this.#momentBeforeMs = parts.clock.nowMs()
     this.start = expected.start
     this.end = expected.end ?? Number.MAX_SAFE_INTEGER
+    this.lengthBytes = this.end - this.start
     this.#stallLimits = stallLimits
     this.#events = events
     this.#watchdog = this.#watch(stallLimits.firstByteMs)

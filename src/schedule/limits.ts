@@ -65,3 +65,15 @@ export function planLimits({ path, connections, maxFetches, inFlightCount }: Lin
     drainBytes: isMultiplexed ? 0 : Math.min(Math.max(MIN_DRAIN_BYTES, DRAINED_SHARES * shareBytes), MAX_DRAIN_BYTES),
   }
 }
+
+/**
+ * Whether all connections carry readahead. Short pieces for a seek are less than it may have, and no first byte is late with them:
+ * taken for all of it, they let what is asked for grow to three times what fills the link while a player only sought, in pieces
+ * too long for the next seek to wait for.
+ */
+export function isAllOfReadahead(fetches: readonly { readonly lengthBytes: number }[], maxFetches: number, path: LinkFacts['path']): boolean {
+  if (fetches.length === 0 || fetches.length < maxFetches) return false
+  const { pieceBytes } = path.readahead(maxFetches)
+  const lengthBytes = fetches.reduce((sum, fetch) => sum + fetch.lengthBytes, 0)
+  return lengthBytes >= (fetches.length * pieceBytes) / 2 // those that end on the chunk grid's borders are shorter
+}

@@ -13,7 +13,7 @@ import { Alarm, type Clock } from './clock.ts'
 import type { WindowLimits } from './demand.ts'
 import { Failures } from './failures.ts'
 import { InFlight, type InFlightEvents } from './in-flight.ts'
-import { planLimits, windowBytes } from './limits.ts'
+import { isAllOfReadahead, planLimits, windowBytes } from './limits.ts'
 import type { ScheduledGeneration, SchedulerParts } from './parts.ts'
 import { plan, planSequential, type PlanReader, type SequentialAction } from './plan.ts'
 import { Reader, type ReaderOptions } from './reader.ts'
@@ -163,7 +163,8 @@ export class Scheduler {
     for (const reader of this.#readers) reader.refreshWindow()
     for (const action of this.#makePlan()) this.#perform(action)
     this.#isFull = this.#isAskedEnough
-    this.#parts.source.path.onReadahead(this.#isFull || this.#hasAllFetches)
+    const { path } = this.#parts.source
+    path.onReadahead(this.#isFull || isAllOfReadahead([...this.#inFlight.values()], this.#maxFetches, path))
   }
 
   /** Whether so much is under way as readahead may have; asked at each read of the network. */
@@ -177,9 +178,8 @@ export class Scheduler {
     return bytes
   }
 
-  get #hasAllFetches(): boolean {
-    const { size } = this.#inFlight
-    return size > 0 && (size >= this.#parts.limits.maxFetches || size >= this.#parts.source.connections.limit)
+  get #maxFetches(): number {
+    return Math.min(this.#parts.limits.maxFetches, this.#parts.source.connections.limit)
   }
 
   #makePlan(): SequentialAction[] {
@@ -200,8 +200,7 @@ export class Scheduler {
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
     const { path, connections } = this.#parts.source
-    const maxFetches = Math.min(this.#parts.limits.maxFetches, connections.limit)
-    const limits = planLimits({ path, connections, maxFetches, inFlightCount: inFlight.length })
+    const limits = planLimits({ path, connections, maxFetches: this.#maxFetches, inFlightCount: inFlight.length })
     return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
   }
 
