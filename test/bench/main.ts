@@ -78,7 +78,7 @@ async function main(): Promise<void> {
   const sizeOf = (format: FormatName): number => film.files[format].sizeBytes
   const noLink = whyNoLink()
   if (noLink !== undefined) say(`no link is emulated: ${noLink}`)
-  await using _awake = noLink === undefined ? await keepAwake() : undefined
+  const awake = async (): Promise<AsyncDisposable | undefined> => (noLink === undefined ? await keepAwake() : undefined)
   const calm = new Calm(Number(values.patience ?? (isQuick ? 5 : 60)) * 60_000, say)
   const options = {
     film,
@@ -89,7 +89,8 @@ async function main(): Promise<void> {
     ...(values.connections === undefined ? {} : { connections: Number(values.connections) }),
   }
   const isLinked = (part: (typeof PARTS)[number]): boolean => parts.includes(part) && noLink === undefined
-  const loopback = parts.includes('loopback') ? await runLoopback(film, effort.loopbackRounds, calm, say) : undefined
+  const loopback = parts.includes('loopback') ? await runLoopback({ film, rounds: effort.loopbackRounds, calm, awake, onProgress: say }) : undefined
+  await using _awake = await awake()
   const download = isLinked('download') ? await runDownloads(options) : undefined
   const storm = isLinked('storm') ? await runStorms(options) : undefined
   const http2 = isLinked('http2') ? await runHttp2(options) : undefined

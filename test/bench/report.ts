@@ -52,8 +52,8 @@ ${seeks} places to seek to, in descending order, so that none has been read ahea
   reads ahead all the time, so this grows with the time between seeks, and what one sitting has not read ahead the next one does.
 - **÷ film**: the three together ÷ the size of the film.
 - **CPU s**, **RSS MB**: processor time and peak memory of the cache's processes in a round.
-- A process of the lowest priority keeps each processor from idling: a virtual machine's idle processor is given away, and comes
-  back late. A measurement while which the machine below took away more than ${percent(MAX_STOLEN_SHARE)} of the processor time is made again, whatever came
+- A process of the lowest priority keeps each processor from idling, but where rates on loopback are measured: a virtual machine's
+  idle processor is given away, and comes back late. A measurement while which the machine below took away more than ${percent(MAX_STOLEN_SHARE)} of the processor time is made again, whatever came
   out. So were ${stolen.repeats} of them; of those that count the median lost ${percent(stolen.medianShare)}, the worst ${percent(stolen.worstShare)}.
 
 Drivers:
