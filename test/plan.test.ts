@@ -5,8 +5,10 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 
 import { intersect, RangeSet, type Range } from '../src/bytes/ranges.ts'
+import { PathEstimate } from '../src/origin/path-estimate.ts'
 import { MAX_WINDOW_BYTES } from '../src/origin/send-window.ts'
 import { demandAt, leadStartOf, moveDemand, nextFilling, NOT_FILLING, stepBack } from '../src/schedule/demand.ts'
+import { planLimits } from '../src/schedule/limits.ts'
 import { plan, planSequential, type Action, type PlanFetch, type PlanLimits, type PlanReader, type PlanState } from '../src/schedule/plan.ts'
 import { seedOfRun } from './support/random.ts'
 
@@ -35,6 +37,18 @@ test('without readers nothing is fetched, and what runs is cancelled', () => {
 
 test('a small rest without a reader is drained: its connection is worth more', () => {
   assert.deepEqual(plan(state({ inFlight: [{ id: 7, start: 0, end: 10 * KIB }] })), [{ type: 'drain', fetchId: 7 }])
+})
+
+test('a seek during readahead drains its pieces, though the rate was measured too low; much longer ones it cancels', () => {
+  const path = new PathEstimate({ rttMs: 60, bytesPerMs: 8_500, roundTripsAsked: 1.45 })
+  const connections = { windowsBytes: [], connectingCount: 0, limit: 8, yieldCount: 0, isPaused: false, isMultiplexed: false }
+  const limits = planLimits({ path, connections, maxFetches: 8, inFlightCount: 8 })
+  const actionsOf = (pieceBytes: number): string[] => {
+    const inFlight = Array.from({ length: 8 }, (_, i) => ({ id: i, start: i * pieceBytes, end: (i + 1) * pieceBytes }))
+    return plan(state({ readers: [reader(32 * MIB)], inFlight, limits })).slice(0, 8).map(({ type }) => type)
+  }
+  assert.deepEqual(actionsOf(limits.readaheadPieceBytes), Array(8).fill('drain'))
+  assert.deepEqual(actionsOf(3 * limits.readaheadPieceBytes), Array(8).fill('cancel'))
 })
 
 test('a seek is striped over all connections in pieces of a first window, in order', () => {
