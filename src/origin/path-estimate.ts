@@ -223,10 +223,10 @@ export class PathEstimate {
     const isRising = rate > RISING * (this.#bytesPerMs ?? 0)
     const isTold = span.firstBytesMs.length > 0
     const isUnfilled = isTold ? this.#isQueueShort(quantile(span.firstBytesMs, 1 / 4)) : span.wasHeldUp
-    const isWithoutQueue = isTold && this.#isQueueShort(quantile(span.firstBytesMs, 1 / 2))
+    const middleMs = isTold ? quantile(span.firstBytesMs, 1 / 2) : undefined
     if (!isUnfilled || rate > (this.#bytesPerMs ?? 0)) this.#learnRate(rate, durationMs)
     if (!isTold && !span.wasHeldUp) return
-    const excessMs = isTold ? quantile(span.firstBytesMs, 1 / 2) - this.#usualMs - this.#long : 0
+    const excessMs = middleMs === undefined ? 0 : middleMs - this.#usualMs - this.#long
     if (excessMs > 0) this.#isStarting = false
     if (this.#askedBytes === undefined && this.#isStarting) {
       if (isTold) this.#askedBytes = Math.min(STARTUP_GAIN * this.#fullBytes, INITIAL_RATE * INITIAL_RTT_MS)
@@ -238,7 +238,7 @@ export class PathEstimate {
     if (excessMs > 0) {
       const surplusBytes = (excessMs + (this.#long - this.#short) / 2) * rate
       this.#askedBytes = Math.max(this.#asked - surplusBytes, this.#asked * SHRINKAGE)
-    } else if (isWithoutQueue) this.#askedBytes = this.#grown(isRising)
+    } else if (middleMs !== undefined && this.#isQueueShort(middleMs)) this.#askedBytes = this.#grown(isRising)
     else if (isUnfilled) this.#askedBytes = this.#grownUpTo(FAST_ROUND_TRIPS) // a queue shows at times, or would not show
   }
 

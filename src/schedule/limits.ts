@@ -77,7 +77,7 @@ export function planLimits({ path, connections, maxFetches, inFlightCount }: Lin
  * too long for the next seek to wait for.
  */
 export function isAllOfReadahead(fetches: readonly { readonly lengthBytes: number }[], maxFetches: number, path: LinkFacts['path']): boolean {
-  if (fetches.length === 0 || fetches.length < maxFetches) return false
+  if (fetches.length < maxFetches) return false
   const { pieceBytes } = path.readahead(maxFetches)
   const lengthBytes = fetches.reduce((sum, fetch) => sum + fetch.lengthBytes, 0)
   return lengthBytes >= (fetches.length * pieceBytes) / 2 // those that end on the chunk grid's borders are shorter

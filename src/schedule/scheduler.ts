@@ -163,8 +163,7 @@ export class Scheduler {
     for (const reader of this.#readers) reader.refreshWindow()
     for (const action of this.#makePlan()) this.#perform(action)
     this.#isFull = this.#isAskedEnough
-    const { path } = this.#parts.source
-    path.onReadahead(this.#isFull || isAllOfReadahead([...this.#inFlight.values()], this.#maxFetches, path))
+    this.#parts.source.path.onReadahead(this.#isFull || this.#hasAllOfReadahead)
   }
 
   /** Whether so much is under way as readahead may have; asked at each read of the network. */
@@ -178,8 +177,10 @@ export class Scheduler {
     return bytes
   }
 
-  get #maxFetches(): number {
-    return Math.min(this.#parts.limits.maxFetches, this.#parts.source.connections.limit)
+  get #hasAllOfReadahead(): boolean {
+    if (this.#inFlight.size === 0) return false // all is there, as nearly always: the connections are no matter
+    const { limits, source } = this.#parts
+    return isAllOfReadahead([...this.#inFlight.values()], Math.min(limits.maxFetches, source.connections.limit), source.path)
   }
 
   #makePlan(): SequentialAction[] {
@@ -200,7 +201,8 @@ export class Scheduler {
       return planSequential({ ...facts, sizeBytes: this.generation.sizeBytes, maxAheadBytes }).filter((action) => this.#isAllowed(action))
     }
     const { path, connections } = this.#parts.source
-    const limits = planLimits({ path, connections, maxFetches: this.#maxFetches, inFlightCount: inFlight.length })
+    const maxFetches = Math.min(this.#parts.limits.maxFetches, connections.limit)
+    const limits = planLimits({ path, connections, maxFetches, inFlightCount: inFlight.length })
     return plan({ ...facts, limits }).filter((action) => this.#isAllowed(action))
   }
 
