@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { connect, SeekCacheError, type OpenOptions } from 'seekcache'
 import { patternContent } from './support/content.ts'
 import { until, within } from './support/deadline.ts'
-import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions } from './support/fault-origin.ts'
+import { startFaultOrigin, type FaultOrigin, type FaultOriginOptions, type RequestRecord, type Script } from './support/fault-origin.ts'
 import { startHost, type TestHost } from './support/host.ts'
 import { tempDir } from './support/temp-dir.ts'
 
@@ -105,6 +105,33 @@ test('the reader waits for the fresh URL, and with its deadline only', async () 
   assert.equal((await failure(impatient)).code, 'ERR_SEEKCACHE_TIMEOUT')
   give(signed.url('2'))
   await patient
+})
+
+test('a refusal of what was sent before a reader asked again is no answer to that', async () => {
+  let isRefused = false
+  let isAgain = false
+  const script: Script = ({ range: { start = 0 } = {} }) => {
+    if (isAgain && start === FAR) return [{ kind: 'head-held' }, { kind: 'body-stalled', afterBytes: 0 }]
+    if (!isRefused || start < FAR || start >= FARTHER) return undefined
+    return start === FAR ? { kind: 'status', status: 403 } : [{ kind: 'status', status: 403 }, { kind: 'head-held' }]
+  }
+  await using origin = await startFaultOrigin({ content: CONTENT, script })
+  await using host = await startHost()
+  await using cache = await connectTo(host)
+  const media = await cache.open(origin.url('film.mkv'))
+  await assertRead(media, 0, 1000)
+  isRefused = true
+  const isHeld = ({ range, outcome }: RequestRecord): boolean => range!.start! > FAR && range!.start! < FARTHER && outcome === 'stalled'
+  assert.equal((await failure(assertRead(media, FAR, FAR + 3_000_000))).httpStatus, 403)
+  await origin.when('the requests behind it, held', ({ requests }) => requests.some(isHeld))
+  isAgain = true
+  const again = assertRead(media, FAR, FAR + 3_000_000)
+  await origin.when('the request of who asks again', ({ requests }) => requests.filter(({ range }) => range!.start === FAR).length === 2)
+  isRefused = false
+  origin.release()
+  await origin.when('the late refusals', ({ requests }) => requests.some(({ range, status }) => range!.start! > FAR && status === 403))
+  origin.release()
+  await again
 })
 
 test('when nobody can renew, the error is the origin\'s own; and a later read asks again', async () => {

@@ -135,6 +135,13 @@ describe('failures', () => {
     assert.equal([11, 13, 15].map((at) => delayOf(failures, whole, at, at + 1)).at(-1), 'read-in-order')
   })
 
+  test('what was under way at the last failure ends nothing: who waits has asked since', () => {
+    const failures = new Failures()
+    const muchLater = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'later', { httpStatus: 503, retryAfterMs: 120_000 })
+    assert.deepEqual([gone, gone, muchLater].map((error) => delayOf(failures, error, 1, 2)), ['give-up', 'with the one before', 'with the one before'])
+    assert.equal(delayOf(failures, gone, 3, 4), 'give-up')
+  })
+
   test('who never gets to a first byte gets twice the time, up to a minute; those in parallel count once', () => {
     const failures = new Failures()
     const times = [failures.firstByteMs(10_000)]

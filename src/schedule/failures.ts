@@ -2,7 +2,8 @@
  * What to do about a fetch that failed: try again and when, read in order, or give up. No I/O, no clock.
  *
  * Counted are failures in a row. Eight connections that break together are one failure, not eight: what was under way when
- * the last one was counted, and fails as well, is the same.
+ * the last one was counted, and fails as well, is the same. It ends nothing either: who waited then has been told, and who
+ * waits now has asked since.
  */
 
 import type { SeekCacheError } from '../errors.ts'
@@ -14,7 +15,7 @@ const MIN_RETRY_MS = 1
 const MAX_FIRST_BYTE_MS = 60_000
 
 export type Remedy =
-  /** `delayMs` is undefined where the failure is one with one before, whose delay holds. */
+  /** `delayMs` is undefined where the failure is one with one before, whose delay holds, if it has one. */
   | { readonly kind: 'retry'; readonly tries: number; readonly delayMs: number | undefined }
   /** It gave ranges once and gives the whole file now. */
   | { readonly kind: 'read-in-order' }
@@ -55,6 +56,7 @@ export class Failures {
       const hasOwnDelay = isNew || error.retryAfterMs !== undefined
       return { kind: 'retry', tries, delayMs: hasOwnDelay ? Math.max(retryDelayMs(error, tries), MIN_RETRY_MS) : undefined }
     }
+    if (!isNew) return { kind: 'retry', tries, delayMs: undefined }
     if (error.code !== 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE') return { kind: 'give-up' }
     this.#refusals = 0
     return { kind: 'read-in-order' }
