@@ -29,6 +29,7 @@ export interface FirstByte {
   readonly requests: number
 }
 
+/** Of one round: the ten slowest of its 960 requests make its p99, and one pause of the machine meets as many at once. */
 export interface FirstBytes {
   readonly seekcache: FirstByte
   readonly nginx: FirstByte
@@ -40,9 +41,9 @@ export interface LoopbackResult {
   /** MB/s, against nginx's sendfile. */
   readonly proxy: Compared
   /** Readers that pause between their requests. */
-  readonly firstByte: FirstBytes
+  readonly firstByte: readonly FirstBytes[]
   /** Readers that do not: both processors are busy all the time, and much of one with the readers. */
-  readonly firstByteSaturated: FirstBytes
+  readonly firstByteSaturated: readonly FirstBytes[]
   /** Of the host in all of this, the filling of its cache too. */
   readonly peakRssBytes: number
 }
@@ -85,13 +86,19 @@ export async function runLoopback({ film, rounds, calm, awake, onProgress }: Loo
   const proxy = await compare(rounds, calm, 'loopback, proxy', async () => await download(proxied), async () => await download(origin))
   onProgress(`loopback, MB/s: proxy ${rates(proxy.seekcache)}, nginx ${rates(proxy.other)}`)
   await using _awake = await awake()
-  const both = async (pauseMs: number): Promise<FirstBytes> => ({
-    nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
-    seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
-  })
-  const firstByte = await calm.measure('loopback, first byte', async () => await both(PAUSE_MS))
-  const firstByteSaturated = await calm.measure('loopback, first byte, saturated', async () => await both(0))
-  onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify({ firstByte, firstByteSaturated })}`)
+  const inTurn = async (pauseMs: number): Promise<FirstBytes[]> => {
+    const results: FirstBytes[] = []
+    for (let round = 0; round < rounds; round++) {
+      results.push(await calm.measure('loopback, first byte', async () => ({
+        nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
+        seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
+      })))
+    }
+    return results
+  }
+  const firstByte = await inTurn(PAUSE_MS)
+  const firstByteSaturated = await inTurn(0)
+  for (const round of [...firstByte, ...firstByteSaturated]) onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify(round)}`)
   return { element, proxy, firstByte, firstByteSaturated, peakRssBytes: usageOf(host.pid).peakRssBytes }
 }
 

@@ -67,7 +67,7 @@ export function placesOf({ places, rounds }: Effort, round: number): number[] {
   return places.filter((_, i) => i % rounds === round)
 }
 
-export const FULL: Effort = { rounds: 2, places: PLACES_PERCENT, opens: 6, dwellSeconds: 1.5, againDwellSeconds: 0.5, loopbackRounds: 5, storms: 6 }
+export const FULL: Effort = { rounds: 2, places: PLACES_PERCENT, opens: 6, dwellSeconds: 1.5, againDwellSeconds: 0.5, loopbackRounds: 12, storms: 6 }
 export const QUICK: Effort = { ...FULL, rounds: 1, places: PLACES_PERCENT.filter((_, i) => i % 3 === 0), opens: 2, loopbackRounds: 3, storms: 2 }
 
 export interface Selection {
