@@ -135,10 +135,18 @@ describe('failures', () => {
     assert.equal([11, 13, 15].map((at) => delayOf(failures, whole, at, at + 1)).at(-1), 'read-in-order')
   })
 
-  test('what was under way at the last failure ends nothing: who waits has asked since', () => {
+  test('what was under way when a failure ended all ends nothing more: who waits has asked since', () => {
     const failures = new Failures()
     const muchLater = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'later', { httpStatus: 503, retryAfterMs: 120_000 })
     assert.deepEqual([gone, gone, muchLater].map((error) => delayOf(failures, error, 1, 2)), ['give-up', 'with the one before', 'with the one before'])
+    assert.equal(delayOf(failures, gone, 3, 4), 'give-up')
+  })
+
+  test('what is final ends all also beside a failure that is tried again; what is about a range is told to each', () => {
+    const failures = new Failures()
+    const unsatisfiable = new SeekCacheError('ERR_SEEKCACHE_ORIGIN_STATUS', 'no such range', { httpStatus: 416 })
+    assert.deepEqual([broken, gone].map((error) => delayOf(failures, error, 1, 2)), [1, 'give-up'])
+    assert.deepEqual([unsatisfiable, unsatisfiable].map((error) => delayOf(failures, error, 3, 4)), ['give-up', 'give-up'])
     assert.equal(delayOf(failures, gone, 3, 4), 'give-up')
   })
 

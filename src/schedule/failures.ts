@@ -2,12 +2,12 @@
  * What to do about a fetch that failed: try again and when, read in order, or give up. No I/O, no clock.
  *
  * Counted are failures in a row. Eight connections that break together are one failure, not eight: what was under way when
- * the last one was counted, and fails as well, is the same. It ends nothing either: who waited then has been told, and who
- * waits now has asked since.
+ * the last one was counted, and fails as well, is the same. What was under way when a failure ended all reads ends none that
+ * has begun since: who waited then has been told, and who waits now has asked again.
  */
 
 import type { SeekCacheError } from '../errors.ts'
-import { isRefusal, isRetryable, retryDelayMs } from '../origin/retry.ts'
+import { isAboutRange, isRefusal, isRetryable, retryDelayMs } from '../origin/retry.ts'
 
 /** Also what is tried again at once is a new try. */
 const MIN_RETRY_MS = 1
@@ -30,6 +30,8 @@ export class Failures {
   #refusals = 0
   /** When the last failure was counted. */
   #failedAtMs = Number.NEGATIVE_INFINITY
+  /** When a failure that is not about a range alone was given up last: all who waited were told. */
+  #endedAtMs = Number.NEGATIVE_INFINITY
 
   onBytes(): void {
     this.#failedTries = 0
@@ -56,10 +58,14 @@ export class Failures {
       const hasOwnDelay = isNew || error.retryAfterMs !== undefined
       return { kind: 'retry', tries, delayMs: hasOwnDelay ? Math.max(retryDelayMs(error, tries), MIN_RETRY_MS) : undefined }
     }
-    if (!isNew) return { kind: 'retry', tries, delayMs: undefined }
-    if (error.code !== 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE') return { kind: 'give-up' }
-    this.#refusals = 0
-    return { kind: 'read-in-order' }
+    if (error.code === 'ERR_SEEKCACHE_ORIGIN_NOT_RANGEABLE') {
+      this.#refusals = 0
+      return { kind: 'read-in-order' }
+    }
+    if (isAboutRange(error)) return { kind: 'give-up' }
+    if (startedMs <= this.#endedAtMs) return { kind: 'retry', tries, delayMs: undefined }
+    this.#endedAtMs = nowMs
+    return { kind: 'give-up' }
   }
 
   #isNew(startedMs: number, nowMs: number): boolean {
