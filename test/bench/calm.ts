@@ -85,4 +85,10 @@ export class Calm {
     this.#shares.push(best.share)
     return best.result
   }
+
+  async measureRounds<T>(rounds: number, what: string, measure: (round: number) => Promise<T>): Promise<T[]> {
+    const results: T[] = []
+    for (let round = 0; round < rounds; round++) results.push(await this.measure(`${what} ${round + 1}/${rounds}`, async () => await measure(round)))
+    return results
+  }
 }

@@ -86,19 +86,16 @@ export async function runLoopback({ film, rounds, calm, awake, onProgress }: Loo
   const proxy = await compare(rounds, calm, 'loopback, proxy', async () => await download(proxied), async () => await download(origin))
   onProgress(`loopback, MB/s: proxy ${rates(proxy.seekcache)}, nginx ${rates(proxy.other)}`)
   await using _awake = await awake()
-  const inTurn = async (pauseMs: number): Promise<FirstBytes[]> => {
-    const results: FirstBytes[] = []
-    for (let round = 0; round < rounds; round++) {
-      results.push(await calm.measure('loopback, first byte', async () => ({
-        nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
-        seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
-      })))
-    }
+  const inTurn = async (what: string, pauseMs: number): Promise<FirstBytes[]> => {
+    const results = await calm.measureRounds(rounds, `loopback, ${what}`, async () => ({
+      nginx: await firstBytes(origin[0]!, files[0]!.sizeBytes, pauseMs),
+      seekcache: await firstBytes(proxied[0]!, files[0]!.sizeBytes, pauseMs),
+    }))
+    for (const result of results) onProgress(`loopback, ${what} with ${READERS} readers: ${JSON.stringify(result)}`)
     return results
   }
-  const firstByte = await inTurn(PAUSE_MS)
-  const firstByteSaturated = await inTurn(0)
-  for (const round of [...firstByte, ...firstByteSaturated]) onProgress(`loopback, first byte with ${READERS} readers: ${JSON.stringify(round)}`)
+  const firstByte = await inTurn('first byte', PAUSE_MS)
+  const firstByteSaturated = await inTurn('first byte, saturated', 0)
   return { element, proxy, firstByte, firstByteSaturated, peakRssBytes: usageOf(host.pid).peakRssBytes }
 }
 
@@ -107,12 +104,8 @@ function rates(samples: readonly number[]): string {
 }
 
 async function compare(rounds: number, calm: Calm, what: string, ours: () => Promise<number>, theirs: () => Promise<number>): Promise<Compared> {
-  const [seekcache, other]: [number[], number[]] = [[], []]
-  for (let round = 0; round < rounds; round++) {
-    const both = await calm.measure(what, async () => ({ ours: await ours(), theirs: await theirs() }))
-    seekcache.push(both.ours)
-    other.push(both.theirs)
-  }
+  const results = await calm.measureRounds(rounds, what, async () => ({ ours: await ours(), theirs: await theirs() }))
+  const [seekcache, other] = [results.map((result) => result.ours), results.map((result) => result.theirs)]
   return { seekcache, other, ratio: median(seekcache) / median(other) }
 }
 

@@ -70,7 +70,7 @@ export async function runDownloads({ film, effort, calm }: TurnsOptions): Promis
   await using link = await startLink(LINKS.main)
   await using origin = await startOrigin(link, film)
   const task: DownloadTask = { url: `${origin.url}/${film.files.mkv.name}`, device: DEVICE, sizeBytes: DOWNLOAD_BYTES }
-  return await inRounds(effort.rounds, calm, 'download', async () => await atClient<DownloadResult>(link, PROGRAMS.download, task))
+  return await calm.measureRounds(effort.rounds, 'download', async () => await atClient<DownloadResult>(link, PROGRAMS.download, task))
 }
 
 /** Over the main link. */
@@ -79,7 +79,7 @@ export async function runStorms({ film, effort, calm }: TurnsOptions): Promise<S
   await using origin = await startOrigin(link, film)
   const { name, sizeBytes } = film.files.mkv
   const task = (round: number): StormTask => ({ url: `${origin.url}/${name}`, device: DEVICE, sizeBytes, round })
-  return await inRounds(effort.storms, calm, 'storm', async (round) => await atClient<StormResult>(link, PROGRAMS.storm, task(round)))
+  return await calm.measureRounds(effort.storms, 'storm', async (round) => await atClient<StormResult>(link, PROGRAMS.storm, task(round)))
 }
 
 /** Over the main link. */
@@ -92,13 +92,7 @@ export async function runHttp2({ film, effort, calm }: TurnsOptions): Promise<Ht
   const { certFile: authorityFile } = certificate
   const { dwellSeconds } = effort
   const task = (round: number): Http2Task => ({ url, sizeBytes, authorityFile, placesPercent: placesOf(effort, round), dwellSeconds })
-  return await inRounds(effort.rounds, calm, 'http2', async (round) => await atClient<Http2Result>(link, PROGRAMS.http2, task(round)))
-}
-
-async function inRounds<T>(rounds: number, calm: Calm, name: string, run: (round: number) => Promise<T>): Promise<T[]> {
-  const results: T[] = []
-  for (let round = 0; round < rounds; round++) results.push(await calm.measure(`${name} ${round + 1}/${rounds}`, async () => await run(round)))
-  return results
+  return await calm.measureRounds(effort.rounds, 'http2', async (round) => await atClient<Http2Result>(link, PROGRAMS.http2, task(round)))
 }
 
 /** Of films in a memory file system of its own mount namespace, which goes with it. */
